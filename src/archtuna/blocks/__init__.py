@@ -1,0 +1,9 @@
+"""The zoo: one family of blocks per file. Importing this package registers all of them.
+
+A block is one ``nn.Module`` class. Its constructor takes ``in_channels`` first, where it needs them, then the arguments
+in the order in which the classic dialect lists them.
+"""
+
+from archtuna.blocks import convolution, head, inverted_residual, pooling
+
+__all__ = ["convolution", "head", "inverted_residual", "pooling"]

@@ -1,0 +1,191 @@
+"""Choices: what a file's ``a|b|c``, ``lo..hi``, ``lo..hi/step`` and ``lo..hi log`` mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from archtuna.architecture import Scalar
+from archtuna.document import Value, scalar_of
+from archtuna.errors import SpecError, nearest
+
+MAX_OPTIONS = 1_000
+
+_NUMBER = r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?"
+_RANGE = re.compile(rf"\s*({_NUMBER})\s*\.\.\s*({_NUMBER})\s*(?:/\s*({_NUMBER})\s*)?(\s+log)?\s*")
+_REFERENCE = re.compile(r"\s*\$(\w+)\s*")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of a search.
+
+    Attributes:
+        name: where it stands in the file, such as ``backbone.3.kernel``; its name in the study.
+        kind: ``categorical`` has ``options`` (numbers among them keep their order for samplers that use it); ``int`` and
+            ``float`` range from ``low`` to ``high``, both included.
+        step: distance between the values of a range, or None for a continuous one.
+        log: whether a range is searched on a logarithmic scale.
+    """
+
+    name: str
+    kind: Literal["categorical", "int", "float"]
+    options: tuple[Scalar, ...] | None = None
+    low: float = 0
+    high: float = 0
+    step: float | None = None
+    log: bool = False
+
+    @property
+    def default(self) -> Scalar:
+        """The first option, or the low end of a range."""
+        return self.options[0] if self.options else self.low
+
+    def values(self) -> tuple[Scalar, ...] | None:
+        """Every value in order, or None where a range is continuous."""
+        if self.options is not None:
+            return self.options
+        if self.step is None:
+            return None
+        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
+        return tuple(self.low + i * self.step for i in range(count))
+
+    def extremes(self) -> tuple[Scalar, ...]:
+        """The values among which the cheapest and the dearest are looked for: the ends of numbers, else every option."""
+        values = self.values()
+        if values is None:
+            return (self.low, self.high)
+        numeric = [v for v in values if isinstance(v, int | float)]
+        return (min(numeric), max(numeric)) if len(numeric) == len(values) else values
+
+    def __str__(self) -> str:
+        if self.options is not None:
+            return "|".join("null" if o is None else str(o) for o in self.options)
+        step = "" if self.step is None or (self.kind == "int" and self.step == 1) else f"/{self.step:g}"
+        return f"{self.low:g}..{self.high:g}{step}{' log' if self.log else ''}"
+
+
+Pick = Callable[[Choice], Any]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A scalar place of a file: a fixed value, or a choice.
+
+    Attributes:
+        place: where it stands, for errors.
+        choice: the choice, or None for a fixed value.
+    """
+
+    place: Value
+    choice: Choice | None
+
+    def get(self, pick: Pick) -> Any:
+        return self.place.scalar if self.choice is None else pick(self.choice)
+
+    def check(self, coerce: Callable[[Any], Any]) -> None:
+        """Check that every value that can come to stand here is possible.
+
+        Raises:
+            SpecError: one is not; the error points here.
+        """
+        candidates = (self.place.scalar,) if self.choice is None else self.choice.values()
+        ends = candidates if candidates is not None else self.choice.extremes() if self.choice else ()
+        for value in ends:
+            try:
+                coerce(value)
+            except SpecError:
+                raise
+            except ValueError as error:
+                raise self.place.error(str(error)) from None
+
+
+def fixed(value: object, place: Value) -> Slot:
+    """Return a slot that holds ``value`` and points at ``place``."""
+    return Slot(place.with_content(value), None)
+
+
+def read_slot(place: Value, name: str, shared: Mapping[str, Choice]) -> Slot:
+    """Read a scalar place.
+
+    Args:
+        place: the value in the file.
+        name: the choice's name, should there be one.
+        shared: the file's ``choices`` by name, for ``$name``.
+
+    Raises:
+        SpecError: the text looks like a choice and is none, or names an unknown shared choice.
+    """
+    text = place.scalar
+    if not isinstance(text, str):
+        return Slot(place, None)
+    reference = _REFERENCE.fullmatch(text)
+    if reference:
+        if reference[1] not in shared:
+            known = f"known: {', '.join(shared)}" if shared else "add it to a section 'choices'"
+            raise place.error(
+                f"no shared choice is named '{reference[1]}'", hint=nearest(reference[1], shared) or known
+            )
+        return Slot(place, shared[reference[1]])
+    return Slot(place, read_choice(place, name))
+
+
+def read_choice(place: Value, name: str) -> Choice | None:
+    """Read the text at ``place`` as a choice, or return None where it is a plain text.
+
+    Raises:
+        SpecError: the text looks like a choice and is none.
+    """
+    text = place.scalar
+    if not isinstance(text, str):
+        return None
+    if "|" in text:
+        return _read_options(place, name, text)
+    if ".." not in text:
+        return None
+    match = _RANGE.fullmatch(text)
+    if not match:
+        raise place.error(f"'{text}' is not a range", hint="write 1..5, 16..64/8 or 0.01..0.3 log")
+    return _read_range(place, name, match)
+
+
+def _read_options(place: Value, name: str, text: str) -> Choice:
+    parts = [part.strip() for part in text.split("|")]
+    if "" in parts:
+        raise place.error(f"'{text}' has an empty option", hint="write null for no value")
+    if any(_RANGE.fullmatch(part) for part in parts):
+        raise place.error(f"'{text}' mixes options and ranges", hint="list the values: 1|2|3|7")
+    options = tuple(scalar_of(part.strip("\"'")) for part in parts)
+    if len(set(map(repr, options))) < len(options):
+        raise place.error(f"'{text}' has the same option twice")
+    return Choice(name, "categorical", options)
+
+
+def _read_range(place: Value, name: str, match: re.Match[str]) -> Choice:
+    low, high, step = scalar_of(match[1]), scalar_of(match[2]), scalar_of(match[3]) if match[3] else None
+    log = match[4] is not None
+    problem = _range_problem(low, high, step, log)
+    if problem:
+        raise place.error(f"'{place.scalar}': {problem}")
+    whole = all(isinstance(part, int) for part in (low, high, step if step is not None else low))
+    if whole and step is None:
+        step = 1
+    choice = Choice(name, "int" if whole else "float", None, low, high, step, log)
+    if step is not None and (high - low) / step > MAX_OPTIONS * (100 if log else 1):
+        raise place.error(f"'{place.scalar}' has more than {MAX_OPTIONS:,} values", hint="write a step: 16..4096/16")
+    return choice
+
+
+def _range_problem(low: Any, high: Any, step: Any, log: bool) -> str | None:
+    if not low < high:
+        return "the low end must be below the high end"
+    if step is not None and not 0 < step <= high - low:
+        return "the step must be above zero and fit the range"
+    if log and low <= 0:
+        return "a logarithmic range must begin above zero"
+    if log and step is not None:
+        return "a logarithmic range has no step"
+    return None

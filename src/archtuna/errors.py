@@ -1,0 +1,106 @@
+"""Every error that archtuna raises on purpose, and how one reads.
+
+    ArchtunaError
+    ├── SpecError           (ValueError)    a mistake in a model or search file; knows file, line, path and value
+    ├── ShapeError          (ValueError)    rows that do not fit each other; knows the row
+    ├── DataError           (ValueError)    pictures or labels that cannot be used
+    ├── CheckpointError     (ValueError)    a file that is no checkpoint, or is one of another architecture
+    ├── ExportError         (RuntimeError)  an export that failed or differs from its model
+    ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
+    ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
+    └── MissingExtraError   (ImportError)   an optional dependency that is not installed
+
+Each also is the builtin that a caller would catch. ``str(error)`` is the whole text for a person: place, problem, hint.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ArchtunaError(Exception):
+    """An error with one sentence for the problem and, where there is one, a hint for the next step."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
+
+class SpecError(ArchtunaError, ValueError):
+    """A mistake in a model or search file, at a known place.
+
+    Attributes:
+        file: the file as the user named it, or None for text that came from memory.
+        line: line in the file, from 1, or None where there is no file.
+        path: path inside the file, such as ``backbone[3].kernel``.
+        value: what stands there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        file: str | None = None,
+        line: int | None = None,
+        path: str = "",
+        value: object = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.file, self.line, self.path, self.value = file, line, path, value
+
+    def __str__(self) -> str:
+        place = ":".join(str(part) for part in (self.file, self.line) if part is not None)
+        text = ": ".join(part for part in (place, self.path, self.message) if part)
+        return f"{text}\nhint: {self.hint}" if self.hint else text
+
+
+class ShapeError(ArchtunaError, ValueError):
+    """Rows that do not fit each other; ``row`` is the index of the first that fails, or None for the whole network."""
+
+    def __init__(self, message: str, *, row: int | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.row = row
+
+
+class DataError(ArchtunaError, ValueError):
+    """Pictures or labels that cannot be used."""
+
+
+class CheckpointError(ArchtunaError, ValueError):
+    """A file that is no checkpoint, is damaged, or belongs to another architecture."""
+
+
+class ExportError(ArchtunaError, RuntimeError):
+    """An export that failed, or whose outputs differ from the model's."""
+
+
+class StudyError(ArchtunaError, RuntimeError):
+    """A study that is missing, unreachable, or was made with something else."""
+
+
+class TrialError(ArchtunaError, RuntimeError):
+    """What ends one trial and not the study; ``reason`` is a short word such as ``nan`` or ``out-of-memory``."""
+
+    def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
+
+
+class MissingExtraError(ArchtunaError, ImportError):
+    """An optional dependency that is not installed; the hint is the command that installs it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed", hint=f"pip install 'archtuna[{extra}]'")
+
+
+def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """Return the hint ``did you mean '…'?`` for the known word nearest to ``word``, or None."""
+    by_lower = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
+    return f"did you mean '{by_lower[close[0]]}'?" if close else None

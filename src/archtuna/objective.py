@@ -1,0 +1,163 @@
+"""What a search optimises and what it must not break: objectives, limits, fronts. Pure functions on plain data."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from archtuna.errors import SpecError, nearest
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One value of a candidate and the direction that is better.
+
+    Attributes:
+        name: as users write it.
+        direction: ``minimize`` or ``maximize``, as Optuna spells it.
+        kind: a ``quality`` is known after training, a ``cost`` before.
+        meaning: one line for people.
+    """
+
+    name: str
+    direction: Direction
+    kind: Literal["quality", "cost"]
+    meaning: str
+
+    @property
+    def sign(self) -> float:
+        """1 when smaller is better, -1 when larger is."""
+        return 1.0 if self.direction == "minimize" else -1.0
+
+
+OBJECTIVES: dict[str, Objective] = {
+    o.name: o
+    for o in (
+        Objective("loss", "minimize", "quality", "cross-entropy on the validation pictures, in nats"),
+        Objective("f1", "maximize", "quality", "macro F1 on the validation pictures, 0 to 1"),
+        Objective("accuracy", "maximize", "quality", "accuracy on the validation pictures, 0 to 1"),
+        Objective("params", "minimize", "cost", "trainable parameters"),
+        Objective(
+            "macs", "minimize", "cost", "multiply-accumulates of convolutions and matrix products for one picture"
+        ),
+        Objective("size_mb", "minimize", "cost", "bytes of the weights as 32-bit floats, in units of 10^6"),
+    )
+}
+
+
+def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
+    """Return the objectives of these names, in order.
+
+    Raises:
+        SpecError: an unknown or repeated name, or none that training reveals.
+    """
+    found: list[Objective] = []
+    for name in names:
+        if name not in OBJECTIVES:
+            hint = nearest(name, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}"
+            raise SpecError(f"unknown objective '{name}'", path="objectives", value=name, hint=hint)
+        if OBJECTIVES[name] in found:
+            raise SpecError(f"objective '{name}' stands twice", path="objectives", value=name)
+        found.append(OBJECTIVES[name])
+    if not any(o.kind == "quality" for o in found):
+        raise SpecError("no objective that training reveals", path="objectives", hint="add one of loss, f1, accuracy")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bound on a cost, known before training: ``params <= 500k``."""
+
+    name: str
+    bound: float
+
+    def violation(self, costs: Mapping[str, float]) -> float:
+        """Return by what share of the bound the cost exceeds it; zero or less when it is kept.
+
+        The share has no unit, so that violations of several limits can be added up (Optuna does).
+        """
+        return costs[self.name] / self.bound - 1.0
+
+    def __str__(self) -> str:
+        return f"{self.name} <= {self.bound:g}"
+
+
+_LIMIT = re.compile(
+    r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|==|<|>|=)\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*(?P<unit>[kKmMgG]?)\s*"
+)
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+
+
+def limit_of(text: str) -> Limit:
+    """Read ``params <= 500k``; the units k, M and G are 10^3, 10^6 and 10^9.
+
+    Raises:
+        SpecError: the text is no limit, or not on a cost.
+    """
+    match = _LIMIT.fullmatch(str(text))
+    if not match:
+        raise SpecError(f"'{text}' is not a limit", path="limits", value=text, hint="write for example: params <= 500k")
+    name = match["name"]
+    if match["sign"] not in ("<=", "<"):
+        raise SpecError(f"'{text}': only <= can be a limit", path="limits", value=text)
+    costs = [o.name for o in OBJECTIVES.values() if o.kind == "cost"]
+    if name not in costs:
+        hint = nearest(name, costs) or f"limits are checked before training: {', '.join(costs)}"
+        raise SpecError(f"'{name}' cannot be limited", path="limits", value=text, hint=hint)
+    try:
+        bound = float(match["number"]) * _UNITS[match["unit"].lower()]
+    except ValueError:
+        raise SpecError(f"'{match['number']}' is not a number", path="limits", value=text) from None
+    if not (math.isfinite(bound) and bound > 0):
+        raise SpecError("a limit must be above zero", path="limits", value=text)
+    return Limit(name, bound)
+
+
+def oriented(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
+    """Return values as a matrix (points × objectives) in which smaller is always better."""
+    matrix = np.asarray(values, dtype=float).reshape(-1, len(objectives))
+    return matrix * np.array([o.sign for o in objectives])
+
+
+def pareto_ranks(points: np.ndarray) -> np.ndarray:
+    """Return the non-domination rank of each point (points × objectives, smaller is better): 0 is the front.
+
+    Equal points share a rank (Deb et al. 2002, NSGA-II, section III-A).
+    """
+    from moocore import pareto_rank
+
+    return np.asarray(pareto_rank(points)) if len(points) else np.zeros(0, dtype=int)
+
+
+def knee(points: np.ndarray) -> int:
+    """Return the index of the point nearest to the ideal, each objective scaled to 0..1 over the points.
+
+    Args:
+        points: a front, points × objectives, smaller is better, at least one point.
+    """
+    span = np.ptp(points, axis=0)
+    scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
+    return int(np.argmin(np.linalg.norm(scaled, axis=1)))
+
+
+def hypervolume(points: np.ndarray, ideal: Sequence[float], reference: Sequence[float]) -> float:
+    """Return the share of the box between ``reference`` and ``ideal`` that the points dominate, 0 to 1.
+
+    Args:
+        points: points × objectives, smaller is better; what lies beyond the reference counts nothing.
+        ideal: the best value of each objective, which no point beats.
+        reference: the worst value of each objective that still counts.
+    """
+    from moocore import hypervolume as volume
+
+    best, worst = np.asarray(ideal, dtype=float), np.asarray(reference, dtype=float)
+    scaled = (points - best) / np.where(worst > best, worst - best, 1.0)
+    inside = scaled[(scaled < 1.0).all(axis=1)].clip(min=0.0)
+    return float(volume(inside, ref=np.ones(len(best)))) if len(inside) else 0.0

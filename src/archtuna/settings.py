@@ -1,0 +1,133 @@
+"""The sections of a search file that are not the network: data, objectives, limits, search."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from archtuna.errors import SpecError
+from archtuna.objective import OBJECTIVES, Limit, limit_of, objectives_of
+from archtuna.signature import Bounds, Parameter, parameters_of_dataclass
+
+_Share = Annotated[float, Bounds(0, 0.9)]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The file's ``data`` section: where pictures are and how they are divided and fitted.
+
+    Attributes:
+        path: a folder, an ``.npz`` file or ``digits``.
+        val, test: shares that are split off where the source does not prescribe the parts.
+        split_seed: of the split.
+        fraction: stratified share of the training part that a search trains on.
+        fit: ``resize`` to the input's shape, or ``pad`` to it first with the picture's proportions kept.
+        strict: whether a broken picture refuses the run.
+    """
+
+    path: str | None = None
+    val: _Share = 0.15
+    test: _Share = 0.15
+    split_seed: Annotated[int, Bounds(0, 2**31)] = 0
+    fraction: Annotated[float, Bounds(0, 1, above=True)] = 1.0
+    fit: Literal["resize", "pad"] = "resize"
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The file's ``search`` section: how long, how wide and with which sampler.
+
+    Attributes:
+        trials: networks to evaluate, or null for no bound.
+        time: seconds, or a text such as ``20m``, or null for no bound.
+        workers: processes on this machine.
+        sampler: name of an Optuna sampler.
+        seed: of the sampler; the recipe has the seed of training.
+    """
+
+    trials: Annotated[int, Bounds(1, 10**7)] | None = None
+    time: str | None = None
+    workers: Annotated[int, Bounds(1, 256)] = 1
+    sampler: str = "tpe"
+    seed: Annotated[int, Bounds(0, 2**31)] = 0
+
+
+DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}
+SEARCH: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(SearchSettings)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search file says beside the network and its training; left out means the default.
+
+    Attributes:
+        data: given values of ``DataSettings``.
+        search: given values of ``SearchSettings``.
+        objectives: names, or None where the file has none.
+        limits: bounds on costs.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    objectives: tuple[str, ...] | None = None
+    limits: tuple[Limit, ...] = ()
+
+
+DEFAULT_OBJECTIVES = ("f1", "params")
+
+_DURATION = re.compile(r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*")
+
+
+def seconds_of(text: str | float | None) -> float | None:
+    """Return the seconds of ``90``, ``90s``, ``5m``, ``1h30m``; None stays None.
+
+    Raises:
+        SpecError: the text is no duration above zero.
+    """
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(str(text))
+    total = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
+    if total <= 0:
+        raise SpecError(
+            f"'{text}' is not a duration", path="search.time", value=text, hint="write for example 90s, 5m or 1h30m"
+        )
+    return total
+
+
+def objectives_from(value: object) -> tuple[str, ...]:
+    """Read ``[f1, params]`` or ``f1,params``.
+
+    Raises:
+        SpecError: a name is unknown or stands twice.
+    """
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list | tuple):
+        raise SpecError(
+            "must be a list of objectives", path="objectives", value=value, hint=f"known: {', '.join(OBJECTIVES)}"
+        )
+    cleaned = tuple(str(name).strip() for name in names)
+    objectives_of(cleaned)
+    return cleaned
+
+
+def limits_from(value: object) -> tuple[Limit, ...]:
+    """Read ``[params <= 500k]``, ``params <= 500k, macs <= 20M`` or ``{params: 500k}``.
+
+    Raises:
+        SpecError: one of them is no limit.
+    """
+    if isinstance(value, Mapping):
+        value = [
+            f"{name} <= {bound}" if not str(bound).strip().startswith("<") else f"{name} {bound}"
+            for name, bound in value.items()
+        ]
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple):
+        raise SpecError(
+            "must be a list of limits", path="limits", value=value, hint="write for example [params <= 500k]"
+        )
+    return tuple(limit_of(str(part)) for part in parts)

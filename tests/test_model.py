@@ -1,0 +1,168 @@
+import random
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from archtuna.architecture import Architecture, Row
+from archtuna.costs import costs_of
+from archtuna.errors import ShapeError
+from archtuna.model import Network, build, check_output, survey, table
+from archtuna.space import SearchSpace
+from spaces import ALL, SEED
+
+
+def seed(size=32):
+    return SearchSpace.read(SEED, input_size=size).default().architecture
+
+
+def test_the_seed_has_its_published_costs():
+    assert costs_of(seed(224)) == {"params": 4_210_998, "macs": 215_317_440, "size_mb": pytest.approx(16.95, abs=0.01)}
+    assert costs_of(seed(32))["macs"] == 7_081_920
+
+
+def test_size_is_what_a_state_dict_stores():
+    network = build(seed())
+    stored = sum(t.numel() for t in network.state_dict().values() if t.is_floating_point())
+    assert costs_of(seed())["size_mb"] == pytest.approx(4e-6 * stored)
+
+
+def test_the_table_has_a_line_a_row_and_adds_up():
+    lines = table(seed())
+    assert len(lines) == 21
+    assert sum(line.params for line in lines) == 4_210_998
+    assert sum(line.macs for line in lines) == 7_081_920
+    assert (lines[2].module, lines[2].n, lines[2].input, lines[2].output) == (
+        "InvertedResidualv3",
+        1,
+        (16, 16, 16),
+        (24, 8, 8),
+    )
+
+
+def test_a_head_without_flatten_gives_one_value_per_class():
+    network = build(SearchSpace.read(ALL["small"]).default().architecture)
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+
+
+# 400 of the 1,000 networks come from the space with every kind of choice.
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("classic", 100), ("everything", 600), ("small", 300)])
+def test_random_architectures_build_and_match_their_table_and_yaml(name, count):
+    space = SearchSpace.read(ALL[name], input_size=24 if name == "classic" else None)
+    rng = random.Random(name)
+    built = 0
+    while built < count:
+        candidate = space.random(rng)
+        architecture = candidate.architecture
+        assert space.candidate(candidate.decisions).architecture.key == architecture.key
+        back = SearchSpace.read(architecture.to_yaml()).default().architecture
+        assert back.key == architecture.key
+        assert Architecture.from_yaml(architecture.to_yaml()).key == architecture.key
+        _check_shapes(architecture)
+        built += 1
+
+
+def _check_shapes(architecture):
+    """Build on the real device for small networks, else on meta, and follow real tensors through every layer."""
+    network = build(architecture).eval()
+    x = torch.randn(2, architecture.input_channels, *architecture.input_size)
+    facts = [f for _, f in survey(architecture)]
+    with torch.no_grad():
+        for unit, known in zip(network.layers, facts, strict=True):
+            x = unit(x)
+            assert tuple(x.shape[1:]) == known.output
+    assert sum(p.numel() for p in network.parameters()) == costs_of(architecture)["params"]
+    assert sum(line.macs for line in table(architecture)) == costs_of(architecture)["macs"]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_input_size_builds_or_names_a_row(seed_value, size):
+    space = SearchSpace.read(ALL["everything"], input_size=size)
+    try:
+        architecture = space.random(random.Random(seed_value)).architecture
+    except ShapeError as error:
+        assert "backbone[" in str(error)
+        return
+    assert check_output(architecture) == 6
+
+
+def test_state_dicts_of_one_key_have_one_set_of_names():
+    conv = {"channels": 8, "kernel": 3, "stride": 1, "padding": 1, "groups": 1, "activation": "ReLU"}
+    tail = (Row("GlobalAvgPool", {"output_size": 1}),)
+    one = Architecture((Row("Conv", conv, 2), *tail), 3, (8, 8))
+    two = Architecture((Row("Conv", conv), Row("Conv", conv), *tail), 3, (8, 8))
+    assert list(Network(one).state_dict()) == list(Network(two).state_dict())
+
+
+def row(module, **arguments):
+    return Row(module, arguments)
+
+
+CONV = {"channels": 8, "kernel": 3, "stride": 1, "padding": 0, "groups": 1, "activation": "ReLU"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "index", "message"),
+    [
+        (
+            [Row("Conv", CONV), Row("Conv", {**CONV, "kernel": 9})],
+            1,
+            "row 1 .*a map of 8 channels, 4x4 pixels is too small",
+        ),
+        (
+            [row("MaxPool", kernel=8, stride=8, padding=0, dilation=1, ceil_mode=False)],
+            0,
+            "too small: nothing would be left",
+        ),
+        ([row("Linear", features=4, activation=None)], 0, "takes a vector, and its input is a map"),
+        ([row("Flatten"), Row("Conv", CONV)], 1, "takes a map, and its input is a vector"),
+        (
+            [Row("Conv", {**CONV, "groups": 3, "channels": 9}), Row("Conv", {**CONV, "groups": 5, "channels": 10})],
+            1,
+            "divisible by groups",
+        ),
+        (
+            [row("InvertedResidualv3", kernel=4, expansion=2.0, channels=3, se=False, activation="ReLU", stride=1)],
+            0,
+            "the residual does not fit .*\nhint: an even kernel",
+        ),
+        (
+            [Row("Conv", CONV)],
+            0,
+            "ends in a map of 8 channels, 4x4 pixels, not in one value per class\nhint: end it with GlobalAvgPool",
+        ),
+        (
+            [row("Bottleneck", channels=1, shortcut=True, groups=1, expansion=0.1, activation=None)],
+            0,
+            "leaves no hidden channel",
+        ),
+    ],
+)
+def test_rows_that_do_not_fit_are_named_before_training(rows, index, message):
+    with pytest.raises(ShapeError, match=message) as caught:
+        build(Architecture(tuple(rows), 3, (6, 6)))
+    assert caught.value.row == index
+
+
+def test_a_classifier_that_ends_in_the_wrong_number_is_named():
+    with pytest.raises(
+        ShapeError,
+        match=r"row 20 \[1, Linear, .*ends in 6 values, and the pictures have 10 classes\nhint: end it with Linear \[10\]",
+    ):
+        check_output(seed(), classes=10)
+    rounded = (
+        SearchSpace.read({"backbone": [[1, "Conv", [6, 1, 1]], [1, "GlobalAvgPool", []]]}, input_size=8)
+        .default()
+        .architecture
+    )
+    with pytest.raises(ShapeError, match="Conv rounds channels to multiples of 8; use FixedConv"):
+        check_output(rounded, classes=6)
+
+
+def test_a_block_too_large_for_any_memory_is_refused_without_building_it():
+    huge = Row("Conv", {**CONV, "channels": 65_536, "kernel": 3})
+    with pytest.raises(ShapeError, match="parameters in one block"):
+        survey(Architecture((huge, huge), 3, (32, 32)))

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from archtuna.errors import SpecError
+from archtuna.objective import OBJECTIVES, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "bound"),
+    [
+        ("params<=500k", "params", 5e5),
+        ("macs <= 20M", "macs", 2e7),
+        ("size_mb<=1.5", "size_mb", 1.5),
+        ("macs<1e6", "macs", 1e6),
+    ],
+)
+def test_limits_are_read_with_their_units(text, name, bound):
+    limit = limit_of(text)
+    assert (limit.name, limit.bound) == (name, bound)
+    assert limit.violation({name: bound}) == 0
+    assert limit.violation({name: 2 * bound}) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("params", "is not a limit\nhint: write for example: params <= 500k"),
+        ("params >= 5", "only <= can be a limit"),
+        ("parms <= 5", "did you mean 'params'"),
+        ("f1 <= 0.5", "checked before training: params, macs, size_mb"),
+        ("params <= 0", "above zero"),
+        ("params <= 1.2.3", "'1.2.3' is not a number"),
+    ],
+)
+def test_what_is_no_limit_says_why(text, message):
+    with pytest.raises(SpecError, match=message):
+        limit_of(text)
+
+
+def test_objectives_have_their_natural_directions():
+    found = objectives_of(["loss", "f1", "accuracy", "params"])
+    assert [o.direction for o in found] == ["minimize", "maximize", "maximize", "minimize"]
+    for names, message in (
+        (["acuracy"], r"unknown objective 'acuracy'\nhint: did you mean 'accuracy'"),
+        (["f1", "f1"], "stands twice"),
+        (["params"], "no objective that training reveals"),
+        (["latency_ms", "f1"], "unknown objective 'latency_ms'"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            objectives_of(names)
+
+
+def test_ranks_agree_with_the_definition_of_domination():
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 6, (60, 3)).astype(float)
+    ranks = pareto_ranks(points)
+    dominated = [any((q <= p).all() and (q < p).any() for q in points) for p in points]
+    assert [rank > 0 for rank in ranks] == dominated
+    assert pareto_ranks(np.zeros((0, 2))).shape == (0,)
+    assert list(pareto_ranks(np.array([[1.0, 1], [1, 1]]))) == [0, 0]
+
+
+def test_the_knee_is_the_point_nearest_to_the_ideal():
+    assert knee(np.array([[0.0, 1.0], [0.2, 0.2], [1.0, 0.0]])) == 1
+    assert knee(np.array([[3.0, 4.0]])) == 0
+
+
+def test_hypervolume_is_a_share_of_the_box():
+    objectives = objectives_of(["f1", "params"])
+    points = oriented([[0.5, 50.0], [1.0, 100.0]], objectives)
+    assert hypervolume(points, ideal=[-1, 0], reference=[0, 100]) == pytest.approx(0.25)
+    assert hypervolume(points[1:], ideal=[-1, 0], reference=[0, 100]) == 0
+    assert hypervolume(np.zeros((0, 2)), ideal=[-1, 0], reference=[0, 100]) == 0
+    assert hypervolume(np.array([[-1.0, 0.0]]), ideal=[-1, 0], reference=[0, 100]) == pytest.approx(1)
+
+
+def test_every_objective_has_a_meaning():
+    assert all(o.meaning for o in OBJECTIVES.values())
