@@ -85,3 +85,11 @@ def test_reading_one_needs_no_torch():
 def test_the_key_of_a_known_network_never_changes():
     # Studies and checkpoints in the world carry keys: a change here orphans them all.
     assert chain(Row("Conv", CONV, 2), Row("Flatten")).key == "7ed64740eb78388d"
+
+
+def test_the_order_of_arguments_is_no_difference():
+    shuffled = dict(reversed(CONV.items()))
+    assert Row("Conv", CONV) == Row("Conv", shuffled)
+    assert hash(Row("Conv", CONV)) == hash(Row("Conv", shuffled))
+    here, there = chain(Row("Conv", CONV), Row("Flatten")), chain(Row("Conv", shuffled))
+    assert here.differences(there) == ["row 1: [1, Flatten, {}] here, no row there"]

@@ -46,37 +46,6 @@ def test_a_head_without_flatten_gives_one_value_per_class():
     assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
 
 
-# 400 of the 1,000 networks come from the space with every kind of choice.
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("classic", 100), ("everything", 600), ("small", 300)])
-def test_random_architectures_build_and_match_their_table_and_yaml(name, count):
-    space = SearchSpace.read(ALL[name], input_size=24 if name == "classic" else None)
-    rng = random.Random(name)
-    built = 0
-    while built < count:
-        candidate = space.random(rng)
-        architecture = candidate.architecture
-        assert space.candidate(candidate.decisions).architecture.key == architecture.key
-        back = SearchSpace.read(architecture.to_yaml()).default().architecture
-        assert back.key == architecture.key
-        assert Architecture.from_yaml(architecture.to_yaml()).key == architecture.key
-        _check_shapes(architecture)
-        built += 1
-
-
-def _check_shapes(architecture):
-    """Build on the real device for small networks, else on meta, and follow real tensors through every layer."""
-    network = build(architecture).eval()
-    x = torch.randn(2, architecture.input_channels, *architecture.input_size)
-    facts = [f for _, f in survey(architecture)]
-    with torch.no_grad():
-        for unit, known in zip(network.layers, facts, strict=True):
-            x = unit(x)
-            assert tuple(x.shape[1:]) == known.output
-    assert sum(p.numel() for p in network.parameters()) == costs_of(architecture)["params"]
-    assert sum(line.macs for line in table(architecture)) == costs_of(architecture)["macs"]
-
-
 @given(st.integers(0, 10**6), st.integers(1, 40))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_input_size_builds_or_names_a_row(seed_value, size):

@@ -40,7 +40,7 @@ class Row:
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
 
     def __hash__(self) -> int:
-        return hash((self.module, self.repeat, tuple(self.arguments.items())))
+        return hash((self.module, self.repeat, frozenset(self.arguments.items())))
 
     def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
         return Row, (self.module, dict(self.arguments), self.repeat)
@@ -152,7 +152,7 @@ class Architecture:
             if mine != theirs
         ]
         for index in range(max(len(self.rows), len(other.rows))):
-            mine, theirs = (str(a.rows[index]) if index < len(a.rows) else "no row" for a in (self, other))
+            mine, theirs = (a.rows[index] if index < len(a.rows) else "no row" for a in (self, other))
             if mine != theirs:
                 lines.append(f"row {index}: {mine} here, {theirs} there")
         return lines
