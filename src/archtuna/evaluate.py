@@ -1,0 +1,279 @@
+"""How a candidate gets its values: by training it, or by whatever stands in for that.
+
+An evaluator says what a network costs before it is trained, and then yields ``Progress`` once per epoch. Each
+``Progress`` carries the best so far and is a valid end: whoever iterates decides when to stop.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from archtuna.architecture import Architecture
+from archtuna.costs import costs_of
+from archtuna.errors import StudyError, TrialError
+from archtuna.model import check_output
+from archtuna.objective import Objective
+from archtuna.recipe import Recipe
+from archtuna.space import Candidate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from archtuna.data import Batches, Data, Images, Preprocess, Split
+
+EVALUATION_BATCH = 256
+"""Pictures a batch wherever metrics are measured; one size everywhere, so that sums round alike everywhere."""
+
+
+Save = Callable[[Path, Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known of a candidate after an epoch.
+
+    Attributes:
+        epoch: counted from 1.
+        epochs: how many there will be.
+        metrics: of this epoch, on the validation pictures.
+        kept: the best epoch so far by the first quality objective.
+        best: the metrics of that epoch: the candidate's values, should this be the last.
+        seconds: wall time since the start.
+        save: writes the weights of the kept epoch to a path as a checkpoint, with a note on the trial; None where there
+            are no weights.
+    """
+
+    epoch: int
+    epochs: int
+    metrics: Mapping[str, float]
+    kept: int
+    best: Mapping[str, float]
+    seconds: float
+    save: Save | None = None
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Gives candidates their values."""
+
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return every cost, known before training.
+
+        Raises:
+            ShapeError: the network does not build or does not fit the data.
+        """
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
+        """Yield after each epoch.
+
+        Raises:
+            TrialError: this candidate cannot be evaluated; the study goes on.
+        """
+
+
+class Best:
+    """Keeps the best epoch by the first quality objective; a tie keeps the earlier one."""
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = [o for o in objectives if o.kind == "quality"]
+        self.epoch = 0
+        self.metrics: dict[str, float] = {}
+
+    def improves(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        """Take note of an epoch and return whether it is the best so far.
+
+        Raises:
+            StudyError: an objective is missing among the metrics.
+            TrialError: an objective is no finite number.
+        """
+        for objective in self.objectives:
+            if objective.name not in metrics:
+                given = ", ".join(metrics) or "nothing"
+                raise StudyError(f"the evaluator gives no '{objective.name}', it gives {given}")
+            if not math.isfinite(metrics[objective.name]):
+                raise TrialError(f"{objective.name} became {metrics[objective.name]} in epoch {epoch}", reason="nan")
+        first = self.objectives[0]
+        if self.epoch and first.sign * metrics[first.name] >= first.sign * self.metrics[first.name]:
+            return False
+        self.epoch, self.metrics = epoch, {name: float(value) for name, value in metrics.items()}
+        return True
+
+
+Function = Callable[[Candidate], Mapping[str, float] | Iterable[Mapping[str, float]]]
+
+
+class FunctionEvaluator:
+    """Stands a plain function or a table in for training.
+
+    Args:
+        function: returns the metrics of a candidate, or yields them once per epoch.
+        objectives: of the study.
+        classes: outputs that a network must have, or None to not ask.
+    """
+
+    def __init__(self, function: Function, objectives: Sequence[Objective], classes: int | None = None) -> None:
+        self.function, self.objectives, self.classes = function, objectives, classes
+
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        check_output(architecture, self.classes)
+        return costs_of(architecture)
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
+        start, best = time.perf_counter(), Best(self.objectives)
+        given = self.function(candidate)
+        epochs = 1 if isinstance(given, Mapping) else candidate.recipe.epochs
+        for epoch, metrics in enumerate([given] if isinstance(given, Mapping) else given, 1):
+            best.improves(epoch, metrics)
+            seconds = time.perf_counter() - start
+            yield Progress(epoch, max(epoch, epochs), dict(metrics), best.epoch, best.metrics, seconds)
+
+
+class TrainEvaluator:
+    """Trains a candidate on the search's part of the training pictures; validation pictures choose the epoch.
+
+    The test pictures are not touched. Pictures are decoded once per input size and shared by all candidates.
+
+    Args:
+        data: the pictures.
+        split: which of them are for training and for validation.
+        objectives: of the study; the first quality among them chooses the epoch that is kept.
+        fraction: stratified share of the training pictures to train on.
+        fit: how a picture becomes the input's shape, ``resize`` or ``pad``.
+        via: the largest input size in play, from which smaller ones are derived.
+        seed: of the choice of the fraction.
+        device: where to train; None picks one.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        split: Split,
+        *,
+        objectives: Sequence[Objective],
+        fraction: float = 1.0,
+        fit: Literal["resize", "pad"] = "resize",
+        via: tuple[int, int] | None = None,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
+        from archtuna.training import pick_device
+
+        self.data, self.split, self.objectives = data, split, objectives
+        self.training = split.subset(fraction, seed).train if fraction < 1.0 else split.train
+        self.fit, self.via = fit, via
+        self.device = pick_device(device)
+        self._images: dict[tuple[tuple[int, int], int], tuple[Images, Preprocess]] = {}
+
+    def costs(self, architecture: Architecture) -> Mapping[str, float]:
+        check_output(architecture, len(self.data.classes))
+        return costs_of(architecture)
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
+        import torch
+
+        from archtuna.model import build
+        from archtuna.training import train
+
+        start, best = time.perf_counter(), Best(self.objectives)
+        recipe, architecture = candidate.recipe, candidate.architecture
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(recipe.seed)
+            model = build(architecture)
+        training, validation, preprocess = self._batches(architecture, recipe, model)
+        weights: dict[str, Tensor] = {}
+        classes = len(self.data.classes)
+        for epoch in train(model, training, validation, recipe, classes=classes, device=self.device):
+            if best.improves(epoch.number, epoch.metrics):
+                weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in epoch.weights().items()}
+            save = partial(self._save, candidate, preprocess, weights, best.epoch, best.metrics)
+            seconds = time.perf_counter() - start
+            yield Progress(epoch.number, recipe.epochs, dict(epoch.metrics), best.epoch, best.metrics, seconds, save)
+
+    def _batches(self, architecture: Architecture, recipe: Recipe, model: Any) -> tuple[Batches, Batches, Preprocess]:
+        import torch
+
+        from archtuna.data import Batches
+        from archtuna.training import memory_format_of
+
+        images, preprocess = self._pictures(architecture)
+        last = memory_format_of(model, self.device, recipe.channels_last) is torch.channels_last
+        shared: dict[str, Any] = {"device": str(self.device), "channels_last": last}
+        training = Batches(
+            images, self.training, preprocess, batch_size=recipe.batch_size, recipe=recipe, seed=recipe.seed, **shared
+        )
+        validation = Batches(images, self.split.val, preprocess, batch_size=EVALUATION_BATCH, **shared)
+        return training, validation, preprocess
+
+    def _pictures(self, architecture: Architecture) -> tuple[Images, Preprocess]:
+        from archtuna.data import Preprocess
+
+        size, channels = architecture.input_size, architecture.input_channels
+        if (size, channels) not in self._images:
+            images = self.data.images(size, channels=channels, fit=self.fit, via=self.via)
+            mean, std = images.statistics(self.split.train)
+            # What the images were really derived from, so that a checkpoint prepares pictures the same way.
+            preprocess = Preprocess(size, channels, self.fit, images.via, tuple(mean), tuple(std))
+            self._images[size, channels] = images, preprocess
+        return self._images[size, channels]
+
+    def _save(
+        self,
+        candidate: Candidate,
+        preprocess: Preprocess,
+        weights: Mapping[str, Tensor],
+        epoch: int,
+        metrics: Mapping[str, float],
+        path: Path,
+        trial: Mapping[str, Any],
+    ) -> None:
+        from archtuna.checkpoint import save
+        from archtuna.model import build
+
+        model = build(candidate.architecture)
+        model.load_state_dict(weights)
+        save(
+            path,
+            model.eval(),
+            classes=self.data.classes,
+            preprocess=preprocess,
+            metrics=metrics,
+            recipe=candidate.recipe,
+            data={**self.split.to_dict(), "source": self.data.source},
+            epoch=epoch,
+            trial=dict(trial),
+        )
+
+
+def load_evaluator(place: str) -> Any:
+    """Return what ``module:name`` names: an evaluator or a function. Only Python code passes such a text, never a file.
+
+    Raises:
+        StudyError: there is none.
+    """
+    module, _, name = place.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StudyError(f"no evaluator '{place}': {error}", hint="write module:function") from None
+
+
+def evaluator_of(given: Any, objectives: Sequence[Objective], classes: int | None) -> Evaluator:
+    """Return an evaluator from what a caller gave: one, a plain function, or the import path of either.
+
+    Raises:
+        StudyError: it is none of these.
+    """
+    if isinstance(given, str):
+        given = load_evaluator(given)
+    if isinstance(given, Evaluator) and not isinstance(given, type):
+        return given
+    if callable(given):
+        return FunctionEvaluator(given, objectives, classes)
+    raise StudyError(f"{given!r} is no evaluator", hint="pass a function of a candidate that returns its metrics")

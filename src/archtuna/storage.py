@@ -1,0 +1,286 @@
+"""Where a study lives: SQLite made safe for several processes, PostgreSQL with a sane pool, or what the user brings.
+
+Optuna's SQLite is unsafe for several processes: a transaction that begins by reading does not exclude another, and six
+workers ran queued trials twice. Here every transaction begins with ``BEGIN IMMEDIATE`` in write-ahead mode, which
+excludes that and is faster besides.
+
+Passwords appear nowhere: errors, logs and records show ``redact(url)``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import unquote
+
+from archtuna.errors import MissingExtraError, StudyError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from sqlalchemy.engine import URL, Engine
+
+ENVIRONMENT = "ARCHTUNA_STORAGE"
+"""The environment variable that holds the default storage URL; workers get theirs through it, never as an argument."""
+
+DATABASE = "study.db"
+"""The file in a run's folder that holds its study when no other storage is named."""
+
+BUSY_SECONDS = 60
+CONNECT_SECONDS = 10
+MASK = "***"
+
+Result = TypeVar("Result")
+
+
+class Attr:
+    """The names under which a study and its trials keep what archtuna knows (Optuna's user attributes)."""
+
+    SPEC = "archtuna:spec"
+    KEY = "archtuna:key"
+    EVALUATION = "archtuna:evaluation"
+    DECISIONS = "archtuna:decisions"
+    ARCHITECTURE = "archtuna:architecture"
+    RECIPE = "archtuna:recipe"
+    COSTS = "archtuna:costs"
+    METRICS = "archtuna:metrics"
+    EPOCHS = "archtuna:epochs"
+    SECONDS = "archtuna:seconds"
+    OUTCOME = "archtuna:outcome"
+    REASON = "archtuna:reason"
+    TRACEBACK = "archtuna:traceback"
+    DUPLICATE_OF = "archtuna:duplicate_of"
+    WORKER = "archtuna:worker"
+    DEATHS = "archtuna:deaths"
+
+
+ERROR_CONSTRAINT = "archtuna:error"
+"""The constraint that an architecture which cannot be trained breaks, so that samplers learn to avoid its like."""
+
+
+def open_storage(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:
+    """Open a storage for Optuna.
+
+    Args:
+        storage: a URL (``sqlite:///file``, ``postgresql://…``, ``journal:///file``, whatever SQLAlchemy knows), an
+            Optuna storage, which is returned as it is, or None for ``study.db`` in the run's folder.
+        folder: the run's folder.
+
+    Raises:
+        StudyError: it cannot be reached or written; the text shows the URL without its password.
+        MissingExtraError: PostgreSQL without psycopg.
+    """
+    if storage is not None and not isinstance(storage, str):
+        return storage
+    url = storage or f"sqlite:///{folder / DATABASE}"
+    problem: Exception | None = None
+    try:
+        return _open(url)
+    except (StudyError, MissingExtraError):
+        raise
+    except Exception as error:  # Drivers raise errors of their own families, so no narrower class would do.
+        problem = error
+    # Raised out here, the driver's error is not even this one's context: its text may hold the password.
+    raise StudyError(f"cannot open the study's storage {redact(url)}: {explain(problem, url)}", hint=_hint(url))
+
+
+def _open(url: str) -> BaseStorage:
+    import optuna
+
+    # Optuna logs one line a trial to stderr, which would tear a live display; a level that the user chose is kept.
+    if optuna.logging.get_verbosity() == optuna.logging.INFO:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == "sqlite":
+        return _open_sqlite(url)
+    if scheme == "journal":
+        from optuna.storages.journal import JournalFileBackend
+
+        path = Path(url.partition("://")[2]).expanduser()
+        return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    return _open_server(url)
+
+
+def _open_sqlite(url: str) -> BaseStorage:
+    from filelock import FileLock
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    if parsed.database in (None, "", ":memory:"):
+        return _rdb(parsed, {})
+    path = Path(str(parsed.database)).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes that create the tables of one new file at once would fail on each other.
+    with FileLock(f"{path}.lock", timeout=BUSY_SECONDS):
+        storage = _rdb(parsed.set(database=str(path)), {"connect_args": {"timeout": BUSY_SECONDS}})
+        _begin_immediate(engine_of(storage))
+    return storage
+
+
+def _begin_immediate(engine: Engine) -> None:
+    """Make every transaction of a SQLite engine take the write lock when it begins."""
+    from sqlalchemy import event
+
+    def connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None  # The driver's own BEGIN, which does not lock, is switched off.
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_SECONDS * 1000}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    event.listen(engine, "connect", connect)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()
+    with engine.connect():
+        pass
+
+
+def _open_server(url: str) -> BaseStorage:
+    from sqlalchemy.engine import make_url
+
+    parsed = make_url(url)
+    arguments: dict[str, Any] = {}
+    if parsed.get_backend_name() in ("postgresql", "postgres"):
+        driver = parsed.drivername.partition("+")[2] or "psycopg"
+        if importlib.util.find_spec(driver) is None:
+            raise MissingExtraError(f"the PostgreSQL driver {driver}", "postgresql")
+        parsed = parsed.set(drivername=f"postgresql+{driver}")
+        if driver in ("psycopg", "psycopg2"):
+            arguments = {"application_name": "archtuna", "connect_timeout": CONNECT_SECONDS}
+            arguments = {k: v for k, v in arguments.items() if k not in parsed.query}
+    options = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2, "connect_args": arguments}
+    for attempt in range(5):
+        try:
+            return _rdb(parsed, options)
+        except Exception as error:
+            # Workers that create the tables of one new database at once fail on each other, and succeed a moment later.
+            if attempt == 4 or not re.search(r"already exists|duplicate key|UniqueViolation", str(error)):
+                raise
+            time.sleep(random.uniform(0.1, 0.5))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _rdb(url: URL, options: dict[str, Any]) -> BaseStorage:
+    from optuna.storages import RDBStorage, get_storage
+
+    # RDBStorage fills a template in the URL, so braces in a password have to be doubled.
+    text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    return get_storage(RDBStorage(text, engine_kwargs=options))
+
+
+def engine_of(storage: BaseStorage) -> Any:
+    """Return the SQLAlchemy engine behind a storage, or None where there is none."""
+    return getattr(getattr(storage, "_backend", storage), "engine", None)
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Give back the storage's connections; it opens new ones when it is used again."""
+    backend: Any = getattr(storage, "_backend", storage)
+    if hasattr(backend, "scoped_session"):
+        backend.scoped_session.remove()
+        backend.engine.dispose()
+
+
+def redact(url: str) -> str:
+    """Return a storage URL with its passwords masked, fit for a log.
+
+    >>> redact("postgresql://ada:secret@db/nets")
+    'postgresql://ada:***@db/nets'
+    """
+    for pattern in (_USER, _QUERY):
+        url = pattern.sub(lambda match: f"{match['before']}{MASK}{match['after']}", url)
+    return url
+
+
+def has_password(url: str) -> bool:
+    """Return whether a storage URL carries a password."""
+    return bool(_secrets(url))
+
+
+_USER = re.compile(r"(?P<before>^[\w+.-]+://[^:/@]*:)(?P<secret>.+)(?P<after>@)")
+_QUERY = re.compile(r"(?P<before>[?&]\w*(?:password|passwd|token|secret)\w*=)(?P<secret>[^&]+)(?P<after>)", re.I)
+
+
+def _secrets(url: str) -> set[str]:
+    """Return each spelling of a password in a URL: as written, and decoded."""
+    found = {match["secret"] for pattern in (_USER, _QUERY) for match in pattern.finditer(url)}
+    return {spelling for secret in found for spelling in (secret, unquote(secret)) if secret}
+
+
+def explain(error: BaseException, url: str | None = None) -> str:
+    """Return what a storage's error says in one line, without any password of ``url``."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = str(getattr(cause, "orig", None) or cause).strip() or type(cause).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if not line.startswith(("(Background", "[SQL"))), type(cause).__name__)
+    return scrub(line, url)
+
+
+def scrub(text: str, url: str | None) -> str:
+    """Return a text without the passwords of a storage's URL."""
+    for secret in sorted(_secrets(url or ""), key=len, reverse=True):
+        text = text.replace(secret, MASK)
+    return text
+
+
+def _hint(url: str) -> str:
+    if url.startswith("sqlite"):
+        return "choose a folder that can be written, with --out"
+    return "check host, port, user and database; a password may stand in ~/.pgpass or in the variable " + ENVIRONMENT
+
+
+def with_retries(
+    action: Callable[[], Result], *, what: str, seconds: float = 60.0, url: str | None = None, sleep: Any = time.sleep
+) -> Result:
+    """Run an action on the storage again, ever more slowly, for as long as the storage is away.
+
+    Args:
+        action: what is done; it must be right to do it twice.
+        what: the action in words, for the error: ``record trial 7``.
+        seconds: how long to try.
+        url: the storage, so that its password is kept out of the error.
+
+    Raises:
+        StudyError: the storage stayed away.
+    """
+    deadline, pause, problem = time.monotonic() + seconds, 0.25, ""
+    while True:
+        try:
+            return action()
+        except storage_errors() as error:
+            problem = explain(error, url)
+        if time.monotonic() + pause > deadline:
+            break
+        sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(2 * pause, 8.0)
+    raise StudyError(f"the study's storage is away ({problem}): could not {what} in {seconds:g} s", hint="start again")
+
+
+@contextmanager
+def storage_errors_named(url: str | None = None) -> Iterator[None]:
+    """Turn a storage's own errors into one ``StudyError`` without passwords and without the driver's traceback."""
+    try:
+        yield
+        return
+    except storage_errors() as error:
+        problem = explain(error, url)
+    raise StudyError(f"the study's storage failed: {problem}", hint="check that it is reachable and start again")
+
+
+def storage_errors() -> tuple[type[Exception], ...]:
+    """Return the classes of errors that say that a storage is away."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return (StorageInternalError, SQLAlchemyError)
+
+
+def default_url(environment: dict[str, str] | None = None) -> str | None:
+    """Return the storage URL that the environment names, or None."""
+    return (os.environ if environment is None else environment).get(ENVIRONMENT) or None

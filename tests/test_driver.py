@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import TrialState
+
+from archtuna import checkpoint
+from archtuna.data import Batches, Preprocess
+from archtuna.driver import default_side, search, usable_cores
+from archtuna.errors import ShapeError, SpecError, StudyError
+from archtuna.evaluate import EVALUATION_BATCH
+from archtuna.space import SearchSpace
+from archtuna.storage import Attr
+from archtuna.study import Study
+from archtuna.training import evaluate_batches
+from postgres import PASSWORD, Server, server  # noqa: F401
+from searches import SPACE, TWO, arguments, instant, pictures
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHTUNA_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+
+
+def recorded(folder: Path, **changes: Any) -> tuple[Study, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    study = search(**arguments(folder, on_event=events.append, **changes))
+    return study, events
+
+
+@pytest.mark.parametrize(
+    ("native", "side"),
+    [((8, 8), 32), ((32, 32), 32), ((33, 20), 64), ((96, 100), 128), ((384, 512), 224), ((224, 224), 224)],
+)
+def test_the_default_input_size(native: tuple[int, int], side: int) -> None:
+    assert default_side(native) == side
+
+
+def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
+    text = TWO.replace("input_size: 8\n", "")
+    study = search(text, pictures(tmp_path), out=tmp_path / "run", evaluator=instant, trials=1)
+    assert study.spec.objectives == ("f1", "params")
+    assert study.spec.input_size == (32, 32)
+    assert study.spec.seed == 0
+    assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, 227.0)}
+
+
+def test_the_files_sections_count_and_arguments_more(tmp_path: Path) -> None:
+    text = SPACE + (
+        f"data: {{path: {pictures(tmp_path)}, val: 0.2, fraction: 0.5}}\n"
+        "objectives: [loss, macs]\nlimits: [macs <= 60k]\nsearch: {trials: 2, seed: 5}\n"
+    )
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    study = search(path, out=tmp_path / "a", evaluator=instant)
+    assert study.counts()["complete"] == 2
+    assert (study.spec.objectives, study.spec.limits, study.spec.seed) == (("loss", "macs"), ("macs <= 60000",), 5)
+    assert study.spec.fraction == 0.5
+    assert study.spec.reference["macs"] == (0.0, 60_000.0)
+    assert (tmp_path / "a" / "search.yaml").read_text() == text
+    study = search(
+        path, out=tmp_path / "b", evaluator=instant, trials=1, objectives=["f1"], limits=[], seed=1, fraction=1.0, epochs=9,
+        input_size=(8, 16), training={"lr": 0.5},
+    )  # fmt: skip
+    assert (study.spec.objectives, study.spec.limits, study.spec.seed, study.spec.fraction) == (("f1",), (), 1, 1.0)
+    assert study.spec.training == {"lr": 0.5, "epochs": 9}
+    assert study.candidate(0).architecture.input_size == (8, 16)
+    assert (study.candidate(0).recipe["lr"], study.candidate(0).recipe["epochs"]) == (0.5, 9)
+
+
+def test_a_space_that_was_given_another_size_keeps_it_in_every_worker(tmp_path: Path) -> None:
+    for name, text in (("a", TWO), ("b", TWO.replace("input_size: 8\n", ""))):
+        study, _ = recorded(tmp_path, space=SearchSpace.read(text, input_size=16), out=tmp_path / name, trials=1)
+        assert study.spec.input_size == (16, 16)
+        assert (
+            study.candidate(0).architecture.input_size
+            == Study.open(tmp_path / name).space().input_sizes()[0]
+            == (16, 16)
+        )
+    study, _ = recorded(tmp_path, space=SearchSpace.read(TWO), out=tmp_path / "c", trials=1)
+    assert study.spec.input_size is None
+
+
+def test_one_objective(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, objectives=["accuracy"], trials=12)
+    assert len(study.front()) >= 1
+    assert study.hypervolume() == pytest.approx(max(t.values["accuracy"] for t in study.trials()))
+
+
+def test_arguments_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no data\nhint: name a folder"):
+        recorded(tmp_path, data=None)
+    with pytest.raises(SpecError, match="unknown objective 'f2'"):
+        recorded(tmp_path, objectives=["f2"])
+    with pytest.raises(SpecError, match="'params >= 3' : only <=|only <= can be"):
+        recorded(tmp_path, limits=["params >= 3"])
+    with pytest.raises(StudyError, match="unknown sampler 'tep'\nhint: did you mean 'tpe'"):
+        recorded(tmp_path, sampler="tep")
+    with pytest.raises(StudyError, match="0 trials"):
+        recorded(tmp_path / "..", out=tmp_path / "zero", trials=0)
+    with pytest.raises(StudyError, match="0 workers"):
+        recorded(tmp_path, workers=0)
+    with pytest.raises(StudyError, match=r"cannot share an evaluator object\nhint: pass it as 'module:name'"):
+        recorded(tmp_path, workers=2)
+    with pytest.raises(StudyError, match="cannot share a storage object"):
+        recorded(tmp_path, workers=2, evaluator="searches:instant", storage=optuna.storages.InMemoryStorage())
+
+
+def test_a_space_for_other_classes_is_said_before_any_trial(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError, match="ends in 7 values, and the pictures have 3 classes"):
+        recorded(tmp_path, space=TWO.replace("Linear, [3]", "Linear, [7]"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_default_that_vanishes_is_no_mistake_while_others_build(tmp_path: Path) -> None:
+    text = TWO.replace("backbone:\n", "backbone:\n  - [4|1, MaxPool, [2]]\n")
+    study, _ = recorded(tmp_path, space=text, trials=2)
+    assert study.counts()["complete"] == 2
+
+
+def test_other_data_is_refused(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    with pytest.raises(StudyError, match=r"made with something else:\n  data.fingerprint: here \w+, there \w+"):
+        recorded(tmp_path, data=pictures(tmp_path / "run", 90))
+
+
+def test_a_sampler_and_a_storage_of_ones_own(tmp_path: Path) -> None:
+    mine, storage = optuna.samplers.NSGAIISampler(population_size=4, seed=0), optuna.storages.InMemoryStorage()
+    study, _ = recorded(tmp_path, sampler=mine, storage=storage, trials=10)
+    assert study.optuna.sampler is mine
+    assert study.optuna._storage is storage
+    assert study.counts()["complete"] == 10
+    with pytest.raises(StudyError, match="an Optuna storage object"):
+        Study.open(tmp_path / "run")
+    assert Study.open(tmp_path / "run", storage=storage).counts()["complete"] == 10
+
+
+def test_the_environments_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHTUNA_STORAGE", f"sqlite:///{tmp_path}/shared.db")
+    _, events = recorded(tmp_path, trials=2)
+    assert (tmp_path / "shared.db").exists()
+    assert not (tmp_path / "run" / "study.db").exists()
+    assert events[0]["storage"] == f"sqlite:///{tmp_path}/shared.db"
+    monkeypatch.delenv("ARCHTUNA_STORAGE")
+    assert recorded(tmp_path, trials=3)[0].counts()["complete"] == 3
+
+
+def test_events_are_plain_data(tmp_path: Path) -> None:
+    _, events = recorded(tmp_path, limits=["params <= 2k"])
+    for event in events:
+        assert json.loads(json.dumps(event)) == event
+    start = events[0]
+    assert start["objectives"] == {"f1": "maximize", "params": "minimize"}
+    assert start["limits"] == ["params <= 2000"]
+    assert (start["trials"], start["time"], start["workers"], start["space_size"]) == (6, None, 1, 225)
+    assert start["pictures"]["classes"] == 3
+
+
+def evaluated(study: Study, path: Path) -> dict[str, float]:
+    data = study.data()
+    preprocess = Preprocess.from_dict(checkpoint.read_header(path).preprocess)
+    images = data.images(preprocess.size, channels=preprocess.channels, fit=preprocess.fit, via=preprocess.via)
+    batches = Batches(images, study.split(data).val, preprocess, batch_size=EVALUATION_BATCH)
+    return evaluate_batches(checkpoint.load(path), batches, classes=3, device="cpu")
+
+
+def test_real_training_keeps_the_fronts_checkpoints(tmp_path: Path) -> None:
+    study, events = recorded(
+        tmp_path, evaluator=None, trials=6, near=1, input_size=8, objectives=["loss", "f1", "params"]
+    )
+    front = study.front()
+    assert all(trial.checkpoint is not None for trial in front)
+    assert len(study.checkpoints()) <= len(front) + 1
+    for trial in front:
+        assert trial.checkpoint is not None
+        assert evaluated(study, trial.checkpoint) == pytest.approx(trial.metrics, abs=1e-6)
+        header = checkpoint.read_header(trial.checkpoint)
+        assert header.architecture == trial.architecture
+        assert header.trial == {"study": "run", "number": trial.number, "values": trial.values}
+    assert events[-1]["disk"]["files"] == len(study.checkpoints())
+
+
+# several workers
+
+
+@pytest.mark.slow
+def test_two_workers_do_exactly_what_is_wanted_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    monkeypatch.setenv("ARCHTUNA_TEST_MARK", str(marks))
+    study, events = recorded(tmp_path, evaluator="searches:noting", workers=2, trials=40, limits=["params <= 4k"])
+    done = [trial for trial in study.trials() if trial.state == "complete"]
+    assert len(done) == study.counts()["complete"] == 40
+    assert len({trial.key for trial in done}) == len(list(marks.iterdir())) == 40
+    assert len({trial.worker for trial in done}) == 2
+    assert not study.optuna.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+    assert {event["state"] for event in events if event["event"] == "worker"} == {"alive", "done"}
+    assert {event.get("worker") for event in events if event["event"] == "complete"} == {0, 1}
+    assert events[-1]["reason"] == "trials"
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_reported_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHTUNA_TEST_MARK", str(tmp_path / "mark"))
+    study, events = recorded(tmp_path, evaluator="searches:once_suicidal", workers=2, trials=8)
+    (dead,) = [event for event in events if event["event"] == "worker" and event["state"] == "dead"]
+    assert dead["code"] == -9
+    assert study.counts() == {"complete": 8, "stopped": 0, "refused": 0, "failed": 0}
+    deaths = [t.user_attrs.get(Attr.DEATHS) for t in study.optuna.trials if Attr.DEATHS in t.user_attrs]
+    assert deaths == [1]
+
+
+@pytest.mark.slow
+def test_workers_that_keep_dying_end_the_search(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"workers keep dying: exit code -9"):
+        recorded(tmp_path, evaluator="searches:suicidal", workers=2)
+    states = [t.state for t in Study.open(tmp_path / "run").trials()]
+    assert "running" not in states
+
+
+@pytest.mark.slow
+def test_a_workers_error_is_the_searchs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StudyError, match=r"3 trials in a row failed at the same place: KeyError"):
+        recorded(tmp_path, evaluator="searches:buggy", workers=2)
+
+
+@pytest.mark.slow
+def test_postgresql_with_a_password_that_shows_nowhere(
+    server: Server,  # noqa: F811
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "archtuna")
+    titles: set[str] = set()
+    running = True
+
+    def watch() -> None:
+        while running:
+            for process in psutil.Process().children(recursive=True):
+                try:
+                    titles.add(" ".join(process.cmdline()))
+                except psutil.Error:
+                    continue
+            time.sleep(0.1)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        study, events = recorded(
+            tmp_path, evaluator="searches:instant", workers=2, trials=10, storage=server.url(), name="nets"
+        )
+    finally:
+        running = False
+        thread.join()
+    assert study.counts()["complete"] == 10
+    assert any("archtuna.worker" in title for title in titles)
+    attrs = [study.optuna.user_attrs, *(t.user_attrs for t in study.optuna.trials)]
+    out, err = capfd.readouterr()
+    shown = [*titles, json.dumps(events), caplog.text, json.dumps(attrs), out, err, repr(study)]
+    files = [path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    coded = server.url().split(":")[2].split("@")[0]
+    for secret in (PASSWORD, coded):
+        assert not any(secret in text for text in shown)
+        assert not any(secret.encode() in content for content in files)
+    with pytest.raises(
+        StudyError, match=r"postgresql://postgres:\*\*\*@127.0.0.1:\d+/postgres, and its password is not written"
+    ):
+        Study.open(tmp_path / "run")
+    assert Study.open(tmp_path / "run", storage=server.url()).counts()["complete"] == 10
+    # Another machine joins by the name; here, another folder.
+    again = search(**arguments(tmp_path, out=tmp_path / "elsewhere", storage=server.url(), name="nets", trials=11))
+    assert again.counts()["complete"] == 11
+
+
+@pytest.mark.slow
+def test_a_result_outlives_a_restart_of_the_database(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    calls: list[int] = []
+
+    def restarting(candidate: Any) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 2:
+            server.stop()
+            threading.Timer(1.5, server.start).start()
+        return instant(candidate)
+
+    study, _ = recorded(tmp_path, evaluator=restarting, trials=4, storage=server.url(), name="restarted")
+    assert [t.state for t in study.trials()] == ["complete"] * 4
+    assert len(calls) == 4
+
+
+def test_cores() -> None:
+    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+    assert sys.executable

@@ -1,0 +1,418 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState, create_trial
+
+from archtuna.driver import search
+from archtuna.errors import DataError, StudyError
+from archtuna.sampler import ask
+from archtuna.storage import ERROR_CONSTRAINT, Attr
+from archtuna.study import Study, state_of
+from archtuna.worker import (
+    DEATHS,
+    Interrupted,
+    Stop,
+    hand_back,
+    has_time,
+    is_admitted,
+    is_dead,
+    is_reached,
+    take_back,
+    this_worker,
+)
+from searches import arguments, buggy, diverging, instant, slow
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARCHTUNA_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+
+
+def recorded(folder: Path, **changes: Any) -> tuple[Study, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    study = search(**arguments(folder, on_event=lambda event: events.append(json.loads(json.dumps(event))), **changes))
+    return study, events
+
+
+# decisions
+
+
+STATES = st.lists(
+    st.sampled_from(["complete", "stopped", "failed", "running", "waiting", "refused", "duplicate"]), max_size=40
+)
+
+
+@given(STATES, st.integers(1, 20))
+def test_exactly_the_wanted_number_is_admitted(states: list[str], target: int) -> None:
+    """However many workers ask, and in whatever order, the trials that count are the first ``target`` of them."""
+    by_number = dict(enumerate(states))
+    counting = [n for n, state in by_number.items() if state not in ("refused", "duplicate")]
+    assert [n for n in counting if is_admitted(n, by_number, target)] == counting[:target]
+
+
+def test_without_a_target_everything_is_admitted() -> None:
+    assert is_admitted(1000, dict.fromkeys(range(1000), "complete"), None)
+    assert not is_reached({0: "complete"}, None)
+
+
+def test_a_target_is_reached_by_what_runs_but_not_by_what_waits() -> None:
+    assert is_reached({0: "complete", 1: "running"}, 2)
+    assert is_reached({0: "complete", 1: "refused", 2: "failed"}, 2)
+    assert not is_reached({0: "complete", 1: "refused"}, 2)
+    assert not is_reached({0: "complete", 1: "waiting"}, 2)
+
+
+def test_time_for_another() -> None:
+    assert has_time(0.0, None, [1e9])
+    assert has_time(0.0, 10.0, [])
+    assert not has_time(10.0, 10.0, [])
+    assert has_time(2.0, 10.0, [10.0, 10.0, 1.0])
+    assert not has_time(3.0, 10.0, [10.0, 10.0, 1.0])
+
+
+# who is alive
+
+
+def test_workers_that_are_alive_and_dead() -> None:
+    me = this_worker()
+    assert json.loads(json.dumps(me)) == me
+    assert not is_dead(me)
+    assert is_dead({**me, "started": me["started"] - 1000}), "the number was used again"
+    assert not is_dead({**me, "host": "elsewhere", "pid": 2**22})
+    assert not is_dead(None)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert is_dead({**me, "pid": gone.pid})
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    study, _ = recorded(tmp_path, trials=1)
+    return study
+
+
+DEAD = {"host": platform.node(), "pid": 2**22 + 1, "started": 0.0}
+
+
+def test_trials_of_the_dead_are_taken_back(study: Study) -> None:
+    dead, alive = (ask(study.optuna, worker).number for worker in (DEAD, this_worker()))
+    elsewhere = ask(study.optuna, {**DEAD, "host": "elsewhere"}).number
+    assert take_back(study) == [dead]
+    states = {t.number: t.state.name for t in study.optuna.trials}
+    assert states == {0: "COMPLETE", dead: "WAITING", alive: "RUNNING", elsewhere: "RUNNING"}
+    assert take_back(study) == []
+
+
+def test_a_trial_that_kills_its_workers_fails(study: Study) -> None:
+    for _ in range(DEATHS):
+        number = ask(study.optuna, DEAD).number
+        assert take_back(study) == [number]
+    trial = study.optuna.trials[number]
+    assert (trial.state.name, state_of(trial)) == ("PRUNED", "failed")
+    assert trial.constraints == {ERROR_CONSTRAINT: 2.0}
+    assert trial.user_attrs[Attr.REASON] == "3 workers died while they trained it"
+
+
+# stopping
+
+
+def test_a_signal_interrupts_what_may_be_interrupted() -> None:
+    stop = Stop()
+    before = signal.getsignal(signal.SIGTERM)
+    with stop.on_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.requested
+        with pytest.raises(Interrupted), stop.interruptible():
+            pass
+    assert signal.getsignal(signal.SIGTERM) is before
+    stop = Stop()
+    with stop.on_signals(), pytest.raises(Interrupted):
+        _signal_inside(stop)
+
+
+def _signal_inside(stop: Stop) -> None:
+    with stop.interruptible():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+def test_signals_are_left_alone_outside_the_main_thread() -> None:
+    found: list[Any] = []
+
+    def other() -> None:
+        with Stop().on_signals():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == [before]
+
+
+# the loop
+
+
+def test_a_search_tells_what_it_does(tmp_path: Path) -> None:
+    study, events = recorded(tmp_path, limits=("params <= 2k",))
+    names = [event["event"] for event in events]
+    assert names[0] == "start"
+    assert names[-1] == "end"
+    assert names.count("trial") == names.count("complete") == 6
+    assert {"epoch", "front", "refused"} <= set(names)
+    assert events[-1]["trials"]["complete"] == 6
+    assert events[-1]["front"] == [t.number for t in study.front()]
+    assert events[-1]["hypervolume"] == study.hypervolume() > 0
+    assert events[-1]["reason"] == "trials"
+    fronts = [event["hypervolume"] for event in events if event["event"] == "front"]
+    assert fronts == sorted(fronts)
+    assert study.counts()["refused"] == names.count("refused")
+    for trial in study.trials():
+        assert trial.state in ("complete", "refused")
+    assert study.candidate(0).metrics == instant(study.candidate(0))  # type: ignore[arg-type]
+
+
+def test_the_same_again_does_nothing_and_more_goes_on(tmp_path: Path) -> None:
+    recorded(tmp_path)
+    study, events = recorded(tmp_path)
+    assert [event["event"] for event in events] == ["start", "end"]
+    study, _ = recorded(tmp_path, trials=10)
+    assert study.counts()["complete"] == 10
+    assert len({trial.key for trial in study.trials()}) == 10
+
+
+def test_the_same_seed_finds_the_same(tmp_path: Path) -> None:
+    keys = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        study, _ = recorded(tmp_path / name, trials=15)
+        keys.append([trial.key for trial in study.trials()])
+    assert keys[0] == keys[1]
+
+
+def test_an_exhausted_space_ends_the_search(tmp_path: Path) -> None:
+    from searches import TWO
+
+    study, events = recorded(tmp_path, space=TWO, trials=50)
+    assert events[-1]["reason"] == "exhausted"
+    assert study.counts() == {"complete": 2, "stopped": 0, "refused": 0, "failed": 0}
+    assert not study.optuna.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+def test_limits_that_refuse_everything_end_it(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"keeps params <= 10 \(the smallest has \d+\)"):
+        recorded(tmp_path, limits=("params <= 10",))
+    study = Study.open(tmp_path / "run")
+    assert not study.optuna.get_trials(states=(TrialState.RUNNING, TrialState.WAITING))
+
+
+def test_a_deadline(tmp_path: Path) -> None:
+    start = time.monotonic()
+    study, events = recorded(tmp_path, evaluator=slow, trials=None, time=2.0)
+    assert events[-1]["reason"] == "time"
+    assert 1 <= study.counts()["complete"] <= 4
+    assert time.monotonic() - start < 20
+    assert not study.optuna.get_trials(states=(TrialState.RUNNING,))
+
+
+def test_what_runs_beyond_the_grace_is_handed_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archtuna.worker.Worker._overdue", lambda self: True)
+    study, events = recorded(tmp_path, evaluator=slow, time=1000.0)
+    assert events[-1]["reason"] == "time"
+    assert [t.state for t in study.trials()] == ["waiting"]
+    monkeypatch.undo()
+    monkeypatch.setenv("ARCHTUNA_CACHE", str(tmp_path / "cache"))
+    before = study.candidate(0)
+    study, events = recorded(tmp_path, evaluator=slow, trials=2)
+    assert study.counts()["complete"] == 2
+    assert study.candidate(0).key == before.key
+
+
+def test_a_network_that_cannot_be_trained_fails_and_teaches(tmp_path: Path) -> None:
+    study, events = recorded(tmp_path, evaluator=diverging, trials=12)
+    failed = [trial for trial in study.trials() if trial.state == "failed"]
+    assert failed
+    assert study.counts()["complete"] + len(failed) == 12
+    assert failed[0].reason == "nan: the loss became nan in epoch 1"
+    raw = study.optuna.trials[failed[0].number]
+    assert (raw.state, raw.constraints[ERROR_CONSTRAINT]) == (TrialState.PRUNED, 2.0)
+    assert any(event["event"] == "failed" and event["reason"].startswith("nan") for event in events)
+
+
+def test_a_bug_keeps_its_traceback_and_stops_the_study_the_third_time(tmp_path: Path) -> None:
+    with pytest.raises(
+        StudyError, match=r"3 trials in a row failed at the same place: KeyError: 'no such thing' .*searches.py:\d+"
+    ):
+        recorded(tmp_path, evaluator=buggy)
+    study = Study.open(tmp_path / "run")
+    assert [trial.state for trial in study.trials()] == ["failed"] * 3
+    assert "KeyError: 'no such thing'" in (study.candidate(1).traceback or "")
+    assert study.optuna.trials[0].state == TrialState.FAIL
+
+
+def test_an_error_of_the_data_hands_the_trial_back(tmp_path: Path) -> None:
+    def vanished(candidate: Any) -> dict[str, float]:
+        raise DataError("the pictures are gone")
+
+    with pytest.raises(DataError, match="the pictures are gone"):
+        recorded(tmp_path, evaluator=vanished)
+    assert [t.state for t in Study.open(tmp_path / "run").trials()] == ["waiting"]
+
+
+def test_an_evaluator_without_a_word(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="the evaluator gives nothing"):
+        recorded(tmp_path, evaluator=lambda candidate: iter(()))
+
+
+def test_a_result_outlives_a_storage_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = optuna.Study.tell, iter([True, True, False, True, False])
+
+    def tell(self: optuna.Study, *args: Any, **given: Any) -> Any:
+        done = real(self, *args, **given)
+        if next(failures, False):
+            raise StorageInternalError("the connection broke after the commit")
+        return done
+
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    study, _ = recorded(tmp_path, trials=4)
+    assert [t.state for t in study.trials()] == ["complete"] * 4
+
+
+def test_a_storage_that_goes_away_while_proposing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from archtuna.sampler import Proposer
+
+    real, failures = Proposer._write, iter([True])
+
+    def write(self: Proposer, trial: Any, *args: Any) -> None:
+        if next(failures, False):
+            trial.set_user_attr("half", "written")
+            raise StorageInternalError("gone")
+        real(self, trial, *args)
+
+    monkeypatch.setattr(Proposer, "_write", write)
+    study, _ = recorded(tmp_path, trials=2)
+    assert [t.state for t in study.trials()] == ["duplicate", "complete", "complete"]
+
+
+def test_a_trial_without_an_answer_is_not_left_running(study: Study, tmp_path: Path) -> None:
+    """A connection that breaks when a trial was just made leaves one that nobody evaluates."""
+    ask(study.optuna, this_worker())
+    again, _ = recorded(tmp_path, trials=3)
+    assert [t.state for t in again.trials()] == ["complete"] * 3
+
+
+def test_queued_trials_beyond_the_wanted_number_wait(study: Study, tmp_path: Path) -> None:
+    for kernel in (1, 3, 5):
+        study.optuna.enqueue_trial({"backbone.0.kernel": kernel})
+    again, _ = recorded(tmp_path, trials=2)
+    assert [t.state for t in again.trials()] == ["complete", "complete", "waiting", "waiting"]
+
+
+def test_a_queued_network_that_is_known_gives_way(study: Study, tmp_path: Path) -> None:
+    study.optuna.enqueue_trial(study.optuna.trials[0].params)
+    again, events = recorded(tmp_path, trials=2)
+    assert [t.state for t in again.trials()] == ["complete", "duplicate", "complete"]
+    assert {"event": "duplicate", "number": 1, "of": 0} in events
+    assert again.optuna.trials[1].user_attrs[Attr.DUPLICATE_OF] == 0
+
+
+def test_handing_back_keeps_number_and_network(study: Study) -> None:
+    study.optuna.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={Attr.EVALUATION: "e", Attr.WORKER: DEAD}))
+    raw = study.optuna.trials[1]
+    hand_back(study, raw._trial_id)
+    raw = study.optuna.trials[1]
+    assert (raw.state, raw.user_attrs) == (TrialState.WAITING, {Attr.EVALUATION: "e", Attr.WORKER: None})
+
+
+INTERRUPTED = """
+import sys, json
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from searches import arguments
+from archtuna.driver import search
+study = search(**arguments(Path(sys.argv[1]), evaluator="searches:slow", trials=50, workers=int(sys.argv[3])),
+               on_event=lambda event: print(json.dumps(event), flush=True))
+"""
+
+
+def start(folder: Path, workers: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", INTERRUPTED, str(folder), str(Path(__file__).parent), str(workers)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def until(process: subprocess.Popen[str], wanted: int, name: str = "complete") -> list[dict[str, Any]]:
+    """Read events until there were enough of one name."""
+    assert process.stdout is not None
+    events: list[dict[str, Any]] = []
+    for line in process.stdout:
+        events.append(json.loads(line))
+        if sum(event["event"] == name for event in events) == wanted:
+            return events
+    raise AssertionError(process.stderr.read() if process.stderr else "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_ends_cleanly_and_the_same_goes_on(tmp_path: Path, workers: int) -> None:
+    with start(tmp_path, workers) as process:
+        events = until(process, 2) + until(process, 3, "epoch")
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        events += [json.loads(line) for line in process.stdout]
+        assert process.wait(timeout=60) == 0
+    assert events[-1]["reason"] == "interrupted"
+    assert sum(event["event"] == "handed-back" for event in events) >= 1
+    study = Study.open(tmp_path / "run")
+    done = study.counts()["complete"]
+    waiting = {t.number: t.key for t in study.trials() if t.state == "waiting"}
+    assert not [t for t in study.trials() if t.state == "running"]
+    again, _ = recorded(tmp_path, trials=done + len(waiting))
+    assert again.counts()["complete"] == done + len(waiting)
+    assert {n: again.candidate(n).key for n in waiting} == waiting
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_watching_process_leaves_no_orphans_and_loses_nothing(tmp_path: Path) -> None:
+    with start(tmp_path, 2) as process:
+        until(process, 2)
+        children = psutil.Process(process.pid).children()
+        assert len(children) == 2
+        process.kill()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    again, _ = recorded(tmp_path, trials=6)
+    assert again.counts()["complete"] == 6
+    assert not [t for t in again.trials() if t.state in ("running", "waiting")]
+    assert len({t.key for t in again.trials() if t.state == "complete"}) == 6
+
+
+@pytest.mark.slow
+def test_kill_9_of_a_single_worker_and_the_same_command_again(tmp_path: Path) -> None:
+    with start(tmp_path, 1) as process:
+        until(process, 1)
+        until(process, 2, "epoch")
+        process.kill()
+    study = Study.open(tmp_path / "run")
+    running = [t for t in study.trials() if t.state == "running"]
+    assert len(running) == 1
+    again, events = recorded(tmp_path, trials=study.counts()["complete"] + 1)
+    assert events[0]["taken_back"] == [running[0].number]
+    assert again.candidate(running[0].number).state == "complete"
+    assert again.candidate(running[0].number).key == running[0].key
