@@ -54,7 +54,17 @@ def check_checkpoint(architecture, model, path, x, logits):
     preprocess = Preprocess(architecture.input_size, channels, "resize", None, (0.5,) * channels, (0.25,) * channels)
     classes = [str(c) for c in range(logits.shape[1])]
     metrics = {"loss": 1.0, "accuracy": 0.5, "f1": 0.5}
-    save(path, model, classes=classes, preprocess=preprocess, metrics=metrics, recipe=Recipe(), data={}, epoch=1, trial=None)
+    save(
+        path,
+        model,
+        classes=classes,
+        preprocess=preprocess,
+        metrics=metrics,
+        recipe=Recipe(),
+        data={},
+        epoch=1,
+        trial=None,
+    )
     back = load(path)
     assert back.architecture.key == architecture.key
     assert back.architecture.to_dict() == architecture.to_dict()

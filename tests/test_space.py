@@ -223,5 +223,5 @@ def test_settings_are_read():
     found = SearchSpace.read(text).settings
     assert found.data == {"path": "photos", "fraction": 0.3}
     assert found.objectives == ("f1", "params")
-    assert [str(limit) for limit in found.limits] == ["params <= 500000", "macs <= 2e+07"]
+    assert [str(limit) for limit in found.limits] == ["params <= 500000", "macs <= 20000000"]
     assert found.search == {"time": "90", "trials": 5}

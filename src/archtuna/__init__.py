@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from archtuna.checkpoint import load
     from archtuna.costs import costs_of
     from archtuna.data import Data
+    from archtuna.driver import search
     from archtuna.errors import ArchtunaError
     from archtuna.exports import export
     from archtuna.model import build
     from archtuna.recipe import Recipe
     from archtuna.registry import block
     from archtuna.space import Candidate, SearchSpace
-    from archtuna.study import Study, search
+    from archtuna.study import Study
     from archtuna.training import train
 
 __version__ = "0.1.0"
@@ -43,7 +44,7 @@ _HOMES = {
     "costs_of": "costs",
     "export": "exports",
     "load": "checkpoint",
-    "search": "study",
+    "search": "driver",
     "train": "training",
 }
 

@@ -86,7 +86,7 @@ class Limit:
         return costs[self.name] / self.bound - 1.0
 
     def __str__(self) -> str:
-        return f"{self.name} <= {self.bound:g}"
+        return f"{self.name} <= {int(self.bound) if self.bound.is_integer() else self.bound!r}"
 
 
 _LIMIT = re.compile(

@@ -496,7 +496,7 @@ def _vary(rows: tuple[Template, ...], entry: Value, shared: Mapping[str, Choice]
 def _vary_row(
     row: RowTemplate, changes: Mapping[str, Value], shared: Mapping[str, Choice], *, named: bool, used: set[str]
 ) -> RowTemplate:
-    """Apply a ``vary`` entry to one row that it means; a row meant by a property takes what it has, one named must have all."""
+    """Apply a ``vary`` entry to one row: meant by a property it takes what it has, meant by name it must have all."""
     if "module" in changes:
         row = row.varied("module", read_slot(changes["module"], f"{row.name}.module", shared))
         used.add("module")

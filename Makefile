@@ -1,0 +1,49 @@
+# make demo   a first search, about three minutes after the installation
+# make test   every test; make test-fast leaves the slow ones out
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.13.0
+BIN = $(VENV)/bin
+DEMO = runs/demo
+
+.PHONY: demo test test-fast lint clean
+
+# torch comes first and at a fixed version: every later requirement is then satisfied by what is there.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit("archtuna needs Python 3.11 or newer, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch-$(TORCH): $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[onnx]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/archtuna search examples/digits.yaml --data digits --out $(DEMO) --time 2m
+	$(BIN)/archtuna export "$$($(BIN)/archtuna front $(DEMO) --knee)" $(DEMO)/knee.onnx
+	@echo
+	@echo "The model is $(DEMO)/knee.onnx. What to try next:"
+	@echo "  $(BIN)/archtuna front $(DEMO)                                  the front again"
+	@echo "  $(BIN)/archtuna show $(DEMO) NUMBER                            one network of it, row by row"
+	@echo "  $(BIN)/archtuna train $(DEMO) NUMBER --seeds 3                 trained in full, reported on unseen pictures"
+	@echo "  $(BIN)/archtuna init search.yaml --data YOUR_PICTURES          a search file for pictures of yours"
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -m "not slow"
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

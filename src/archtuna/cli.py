@@ -1,0 +1,513 @@
+"""The command line: reads arguments, calls the library, prints, and turns errors into exit codes.
+
+Results go to standard output, progress and errors to standard error. Exit code 0 is success, 1 an error of ours (one line
+and a hint, no traceback), 2 a mistake in the arguments, 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from archtuna import __version__
+from archtuna.errors import ArchtunaError, DataError, SpecError
+
+EPILOG = """\
+examples:
+  archtuna check model.yaml --input-size 224
+  archtuna search model.yaml --data photos/ --out runs/photos --objectives f1,params --time 20m --workers 2
+  archtuna front runs/photos
+  archtuna train runs/photos 17 --epochs 60 --seeds 3
+  archtuna export runs/photos/trained/17.safetensors model.onnx
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.run is None:
+        parser.print_help()
+        return 2
+    _log_to_stderr(arguments)
+    try:
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(code or 0)
+    except ArchtunaError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+    except BrokenPipeError:
+        # The reader of our output is gone (`archtuna front RUN | head`); there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}")
+
+
+def _fail(text: str, code: int = 1) -> int:
+    print(f"archtuna: {text}", file=sys.stderr)
+    return code
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what standard error is at the moment: a live display puts itself in its place, to redraw below."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        pass
+
+
+def _log_to_stderr(arguments: argparse.Namespace) -> None:
+    log = logging.getLogger("archtuna")
+    log.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.INFO)
+    if not log.handlers:
+        handler = _Stderr()
+        handler.setFormatter(logging.Formatter("archtuna: %(message)s"))
+        log.addHandler(handler)
+    # Warnings of libraries are for those who write code against them, and they are shown where a developer asks for it.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archtuna",
+        description="A YAML model file in, a Pareto front of trained, deployable image classifiers out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"archtuna {__version__}")
+    parser.set_defaults(run=None)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_init, _check, _search, _front, _show, _train, _evaluate, _predict, _export, _blocks, _cache):
+        add(verbs)
+    return parser
+
+
+def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _flag(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Add arguments that several commands share."""
+    shared: dict[str, tuple[Any, dict[str, Any]]] = {
+        "json": ("--json", {"action": "store_true", "help": "print JSON"}),
+        "data": ("--data", {"help": "folder of class folders, .npz file, or digits"}),
+        "device": ("--device", {"help": "cpu, cuda, cuda:1 or mps; by default the best one present"}),
+        "storage": ("--storage", {"help": "database URL; by default the run's own file, or $ARCHTUNA_STORAGE"}),
+        "input-size": ("--input-size", {"type": _size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
+        "epochs": ("--epochs", {"type": _count, "metavar": "N", "help": "epochs of a training"}),
+        "run": ("folder", {"metavar": "RUN", "help": "folder of a search"}),
+        "number": ("number", {"metavar": "NUMBER", "type": int, "help": "number of a trial"}),
+        "checkpoint": ("checkpoint", {"metavar": "CHECKPOINT", "help": "a .safetensors file"}),
+    }
+    for name in names:
+        flag, options = shared[name]
+        parser.add_argument(flag, **options)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share above 0 and up to 1")
+    return value
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a side in pixels (64) or HxW (64x96)")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    print("\n".join(lines))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value), flush=True)
+
+
+# --- init -------------------------------------------------------------------------------------------
+
+
+def _init(verbs: Any) -> None:
+    parser = _verb(verbs, "init", _run_init, "write a commented search file to begin with")
+    parser.add_argument("file", nargs="?", default="search.yaml", help="where to write it (search.yaml)")
+    parser.add_argument("--classes", type=_count, metavar="N", help="number of classes; by default the data's")
+    _flag(parser, "data", "input-size")
+
+
+def _run_init(arguments: argparse.Namespace) -> None:
+    from archtuna.starter import starter
+
+    path = Path(arguments.file)
+    if path.exists():
+        raise SpecError("exists already", file=str(path), hint="name another file")
+    text = starter(data=arguments.data, classes=arguments.classes, input_size=arguments.input_size)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    data = "" if arguments.data else " --data DATA"
+    print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
+
+
+# --- check ------------------------------------------------------------------------------------------
+
+
+def _check(verbs: Any) -> None:
+    parser = _verb(verbs, "check", _run_check, "read a model or search file and say what is in it")
+    parser.add_argument("file", help="model or search file")
+    _flag(parser, "input-size", "json")
+
+
+def _run_check(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.space import SearchSpace
+
+    space = SearchSpace.read(Path(arguments.file), input_size=arguments.input_size)
+    _say_notes(space.notes)
+    if arguments.json:
+        _print_json(report.check(space))
+    else:
+        _print_lines(report.check_lines(space))
+
+
+def _say_notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        logging.getLogger("archtuna").warning("note: %s", note)
+
+
+# --- search -----------------------------------------------------------------------------------------
+
+
+def _search(verbs: Any) -> None:
+    parser = _verb(verbs, "search", _run_search, "search for the Pareto front; the same command again goes on")
+    parser.add_argument("file", help="model or search file")
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run")
+    parser.add_argument("--objectives", help="comma-separated: loss, f1, accuracy, params, macs, size_mb (f1,params)")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar='"params<=500k"', help="bound on a cost; repeatable"
+    )
+    parser.add_argument("--trials", type=_count, metavar="N", help="networks to evaluate (50 without --time)")
+    parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
+    parser.add_argument("--workers", type=_count, metavar="N", help="processes on this machine (1)")
+    parser.add_argument("--sampler", help="Optuna sampler: tpe, nsga2, nsga3, gp, qmc, random")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the search")
+    parser.add_argument(
+        "--fraction", type=_share, metavar="F", help="stratified share of the training pictures to search on"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse data with broken pictures instead of leaving them out"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    _flag(parser, "data", "epochs", "input-size", "device", "storage", "json")
+
+
+def _run_search(arguments: argparse.Namespace) -> int:
+    from archtuna.data import Data
+    from archtuna.driver import search
+    from archtuna.settings import limits_from, objectives_from
+    from archtuna.space import SearchSpace
+
+    space = SearchSpace.read(Path(arguments.file), input_size=arguments.input_size)
+    _say_notes(space.notes)
+    source = arguments.data or space.settings.data.get("path")
+    if source is None:
+        raise DataError("no pictures to search on", hint="name them with --data, or in the file: data: {path: photos}")
+    strict = arguments.strict or space.settings.data.get("strict", False)
+    show = _Shown(arguments)
+    with show:
+        study = search(
+            space,
+            Data.open(source, strict=strict),
+            out=arguments.out,
+            objectives=objectives_from(arguments.objectives) if arguments.objectives else None,
+            trials=arguments.trials,
+            time=arguments.time,
+            workers=arguments.workers,
+            storage=arguments.storage,
+            sampler=arguments.sampler,
+            seed=arguments.seed,
+            limits=limits_from(arguments.limit) if arguments.limit else None,
+            epochs=arguments.epochs,
+            fraction=arguments.fraction,
+            device=arguments.device,
+            on_event=show.take,
+        )
+    with study:
+        if not (arguments.json or arguments.quiet):
+            _print_lines(_ending(study, arguments))
+    return 130 if show.reason == "interrupted" else 0
+
+
+def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
+    from archtuna import report
+
+    lines = [*report.front_lines(study), ""]
+    if study.front():
+        knee = study.knee()
+        lines.append(f"look at the knee point:  archtuna show {study.folder} {knee.number}")
+        lines.append(f"train it in full:        archtuna train {study.folder} {knee.number}")
+        if knee.checkpoint:
+            lines.append(f"export it as it is:      archtuna export {knee.checkpoint} model.onnx")
+    lines.append("go on searching:         the same command again, with more --trials or --time")
+    return lines
+
+
+class _Shown:
+    """Shows the events of a search: a display on a terminal, else lines, as JSON where that is asked for."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.json, self.quiet = arguments.json, arguments.quiet
+        self.title = f"archtuna search, {arguments.out}"
+        self.reason = ""
+        self.watch: Any = None
+        self.display: Any = None
+
+    def take(self, event: dict[str, Any]) -> None:
+        from archtuna.live import Watch, plain_lines
+        from archtuna.objective import objectives_of
+
+        if event["event"] == "end":
+            self.reason = event["reason"]
+        if self.json:
+            _print_json({k: v for k, v in event.items() if k != "traceback"})
+            return
+        if self.quiet:
+            return
+        if self.watch is None:
+            self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
+            self._open()
+        (self.display or self.watch).take(event)
+        if self.display is None:
+            for line in plain_lines(self.watch, event):
+                print(line, file=sys.stderr, flush=True)
+
+    def _open(self) -> None:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            from archtuna.live import Display
+
+            self.display = Display(self.watch, Console(stderr=True))
+            self.display.__enter__()
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        if self.display is not None:
+            self.display.__exit__(*args)
+
+
+# --- front, show ------------------------------------------------------------------------------------
+
+
+def _front(verbs: Any) -> None:
+    parser = _verb(verbs, "front", _run_front, "print the Pareto front of a run")
+    parser.add_argument("--knee", action="store_true", help="print only the checkpoint of the knee point")
+    _flag(parser, "run", "storage", "json")
+
+
+def _run_front(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.final import knee_checkpoint
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        if arguments.knee:
+            print(knee_checkpoint(study))
+        elif arguments.json:
+            _print_json(report.front(study))
+        else:
+            _print_lines(report.front_lines(study))
+
+
+def _show(verbs: Any) -> None:
+    parser = _verb(verbs, "show", _run_show, "print a trial's values and layer table, or its model file")
+    parser.add_argument("--yaml", action="store_true", help="print the model file alone")
+    _flag(parser, "run", "number", "storage", "json")
+
+
+def _run_show(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        trial = study.candidate(arguments.number)
+        if arguments.yaml:
+            print(trial.architecture.to_yaml(), end="")
+        elif arguments.json:
+            _print_json(report.shown(trial))
+        else:
+            _print_lines(report.show_lines(trial))
+
+
+# --- train, evaluate, predict, export ---------------------------------------------------------------
+
+
+def _train(verbs: Any) -> None:
+    parser = _verb(verbs, "train", _run_train, "train a network in full and report on the test pictures")
+    parser.add_argument("--seeds", type=_count, default=1, metavar="N", help="runs with different seeds (1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    _flag(parser, "run", "number", "epochs", "data", "device", "storage", "json")
+
+
+def _run_train(arguments: argparse.Namespace) -> None:
+    from archtuna.final import train_in_full
+    from archtuna.study import Study
+
+    def say(seed: int, progress: Any) -> None:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in progress.metrics.items())
+        print(f"seed {seed}, epoch {progress.epoch}/{progress.epochs}: {metrics}", file=sys.stderr, flush=True)
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        final = train_in_full(
+            study,
+            arguments.number,
+            epochs=arguments.epochs,
+            seeds=arguments.seeds,
+            data=arguments.data,
+            device=arguments.device,
+            on_progress=None if arguments.quiet or arguments.json else say,
+        )
+    if arguments.json:
+        _print_json({"checkpoint": str(final.checkpoint), "val": final.val, "test": final.test, "seeds": final.seeds})
+        return
+    print(final.checkpoint)
+    for split in ("val", "test"):
+        print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in getattr(final, split).items()))
+    if len(final.seeds) > 1:
+        spread = {name: final.spread("test", name) for name in final.test}
+        text = ", ".join(f"{name} {mean:.4f} ± {deviation:.4f}" for name, (mean, deviation) in spread.items())
+        print(f"test, mean and standard deviation of {len(final.seeds)} seeds: {text}")
+
+
+def _evaluate(verbs: Any) -> None:
+    parser = _verb(verbs, "evaluate", _run_evaluate, "measure a checkpoint on the split that its study used")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="part of the split (val)")
+    _flag(parser, "checkpoint", "data", "device", "json")
+
+
+def _run_evaluate(arguments: argparse.Namespace) -> None:
+    from archtuna.final import evaluate_checkpoint
+
+    found = evaluate_checkpoint(
+        arguments.checkpoint, data=arguments.data, split=arguments.split, device=arguments.device
+    )
+    if arguments.json:
+        _print_json(found)
+    else:
+        text = ", ".join(f"{name} {found[name]:.6f}" for name in ("loss", "accuracy", "f1"))
+        print(f"{text} on {found['n']} {found['split']} pictures")
+
+
+def _predict(verbs: Any) -> None:
+    parser = _verb(verbs, "predict", _run_predict, "classify pictures")
+    parser.add_argument("--top", type=_count, default=1, metavar="K", help="classes a picture (1)")
+    _flag(parser, "checkpoint", "device", "json")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
+
+
+def _run_predict(arguments: argparse.Namespace) -> int:
+    from archtuna.predict import predict
+
+    failed = 0
+    for found in predict(arguments.checkpoint, arguments.pictures, top=arguments.top, device=arguments.device):
+        failed += "error" in found
+        if arguments.json:
+            _print_json(found)
+        elif "error" in found:
+            print(f"archtuna: {found['error']}", file=sys.stderr)
+        else:
+            print(f"{found['file']}: " + ", ".join(f"{p['class']} {p['probability']:.3f}" for p in found["classes"]))
+    return 1 if failed else 0
+
+
+def _export(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "export", _run_export, "write a checkpoint as ONNX or TorchScript and check it against the model"
+    )
+    _flag(parser, "checkpoint", "json")
+    parser.add_argument("out", metavar="OUT", help="file to write: .onnx, or .ts, .torchscript or .pt")
+    parser.add_argument("--format", choices=("onnx", "torchscript"), help="where OUT does not say it")
+
+
+def _run_export(arguments: argparse.Namespace) -> None:
+    from archtuna.checkpoint import load
+    from archtuna.exports import export
+
+    done = export(load(arguments.checkpoint), arguments.out, format=arguments.format)
+    if arguments.json:
+        _print_json(
+            {"file": done.file, "format": done.format, "max_difference": done.max_difference, "bytes": done.bytes}
+        )
+    else:
+        print(
+            f"{done.file}: {done.format}, {done.bytes:,} bytes, differs from the model by at most {done.max_difference:.1e}"
+        )
+
+
+# --- blocks, cache ----------------------------------------------------------------------------------
+
+
+def _blocks(verbs: Any) -> None:
+    parser = _verb(verbs, "blocks", _run_blocks, "list the blocks that rows can name, with their arguments")
+    parser.add_argument("name", nargs="?", help="one block")
+    _flag(parser, "json")
+
+
+def _run_blocks(arguments: argparse.Namespace) -> None:
+    import archtuna.blocks  # noqa: F401  (registers the zoo)
+    from archtuna import report
+    from archtuna.registry import BLOCKS
+
+    chosen = [BLOCKS[arguments.name]] if arguments.name else list(BLOCKS.values())
+    if arguments.json:
+        _print_json([report.block(entry) for entry in chosen])
+    else:
+        _print_lines(report.block_lines(chosen))
+
+
+def _cache(verbs: Any) -> None:
+    parser = _verb(verbs, "cache", _run_cache, "say where decoded pictures are kept, or remove them")
+    parser.add_argument("--clear", action="store_true", help="remove them; the next run decodes again")
+
+
+def _run_cache(arguments: argparse.Namespace) -> None:
+    from archtuna.data import cache_folder, clear_cache
+
+    if arguments.clear:
+        print(f"removed {clear_cache() / 1e6:.1f} MB from {cache_folder()}")
+        return
+    files = [path for path in cache_folder().rglob("*") if path.is_file()] if cache_folder().exists() else []
+    print(f"{cache_folder()}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""After the search: one network trained in full, and the honest report on pictures that nothing was chosen by."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archtuna.errors import DataError, StudyError, TrialError
+
+if TYPE_CHECKING:
+    from archtuna.data import Data
+    from archtuna.evaluate import Progress
+    from archtuna.study import Study
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Final:
+    """A network that was trained in full.
+
+    Attributes:
+        checkpoint: the weights of the seed that was best on the validation pictures.
+        val, test: metrics of that checkpoint.
+        seeds: for each seed its number and both metrics; the test metrics chose nothing.
+    """
+
+    checkpoint: Path
+    val: dict[str, float]
+    test: dict[str, float]
+    seeds: tuple[dict[str, Any], ...]
+
+    def spread(self, split: str, metric: str) -> tuple[float, float]:
+        """Return mean and sample standard deviation of a metric over the seeds (0 for one seed)."""
+        values = [seed[split][metric] for seed in self.seeds]
+        mean = sum(values) / len(values)
+        return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else 0.0
+
+
+def train_in_full(
+    study: Study,
+    number: int,
+    *,
+    epochs: int | None = None,
+    seeds: int = 1,
+    data: Any = None,
+    device: str | None = None,
+    on_progress: Callable[[int, Progress], None] | None = None,
+) -> Final:
+    """Train the network of a trial on all training pictures and report on the test pictures.
+
+    Validation pictures choose the epoch and the seed; the test pictures choose nothing.
+
+    Args:
+        study: which has the trial.
+        number: of the trial.
+        epochs: instead of the trial's own.
+        seeds: how many runs, with the trial's seed and those after it.
+        data: where the pictures are, should they have moved.
+        device: where to train; None picks one.
+        on_progress: called after each epoch with the seed and its progress.
+
+    Raises:
+        StudyError: there is no such trial, or it has no network.
+        DataError: these are other pictures, or there are no test pictures.
+        TrialError: training failed.
+    """
+    from archtuna.evaluate import TrainEvaluator
+    from archtuna.recipe import Recipe
+    from archtuna.space import Candidate
+
+    trial = study.candidate(number)
+    recipe = Recipe(**trial.recipe) if trial.recipe else study.space().candidate(trial.decisions).recipe
+    pictures = study.data(data)
+    split = study.split(pictures)
+    _require(split.test, "test", pictures.source)
+    evaluator = TrainEvaluator(
+        pictures, split, objectives=study.objectives, fit=study.spec.data["fit"], via=_largest(study), device=device
+    )
+    best = next(o for o in study.objectives if o.kind == "quality")
+    runs: list[dict[str, Any]] = []
+    paths: list[Path] = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        values = {"seed": seed} | ({"epochs": epochs} if epochs else {})
+        candidate = Candidate(trial.architecture, recipe.replace(**values), trial.decisions)
+        progress = None
+        for progress in evaluator.evaluate(candidate):
+            if on_progress:
+                on_progress(seed, progress)
+        if progress is None or progress.save is None:
+            raise TrialError("training gave no epoch", reason="empty")
+        path = study.folder / "trained" / f"{number}-seed{seed}.safetensors"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        progress.save(path, {"number": number, "values": dict(trial.values), "seed": seed})
+        test = evaluate_checkpoint(path, data=pictures, split="test", device=device)
+        runs.append({"seed": seed, "val": dict(progress.best), "test": _metrics(test)})
+        paths.append(path)
+    chosen = min(range(len(runs)), key=lambda i: best.sign * runs[i]["val"][best.name])
+    kept = study.folder / "trained" / f"{number}.safetensors"
+    os.replace(paths[chosen], kept)
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return Final(kept, runs[chosen]["val"], runs[chosen]["test"], tuple(runs))
+
+
+def evaluate_checkpoint(
+    path: str | Path, *, data: Any = None, split: str = "val", device: str | None = None
+) -> dict[str, Any]:
+    """Return the metrics of a checkpoint on one part of the split that its study used.
+
+    Args:
+        path: the checkpoint; it carries the split and where its pictures were.
+        data: where the pictures are, should they have moved.
+        split: ``train``, ``val`` or ``test``.
+        device: where to run; None picks one.
+
+    Returns:
+        ``loss`` (nats), ``accuracy``, ``f1`` (macro), ``n`` (pictures) and ``split``.
+
+    Raises:
+        CheckpointError: the file is no checkpoint.
+        DataError: these are other pictures than it was trained on, or that part is empty.
+    """
+    from archtuna.checkpoint import load, read_header
+    from archtuna.data import Batches, Preprocess, Split
+    from archtuna.evaluate import EVALUATION_BATCH
+    from archtuna.training import evaluate_batches, memory_format_of, pick_device
+
+    if split not in SPLITS:
+        raise DataError(f"no part is called '{split}'", hint=f"known: {', '.join(SPLITS)}")
+    header = read_header(path)
+    pictures = _open(data, header.data)
+    parts = Split.from_dict(header.data, pictures)
+    indices = getattr(parts, split)
+    _require(indices, split, pictures.source)
+    chosen = pick_device(device)
+    model = load(path, device=str(chosen))
+    preprocess = Preprocess.from_dict(header.preprocess)
+    images = pictures.images(preprocess.size, channels=preprocess.channels, fit=preprocess.fit, via=preprocess.via)
+    import torch
+
+    last = memory_format_of(model, chosen, str(header.recipe.get("channels_last", "auto"))) is torch.channels_last
+    batches = Batches(images, indices, preprocess, batch_size=EVALUATION_BATCH, device=str(chosen), channels_last=last)
+    metrics = evaluate_batches(model, batches, classes=len(header.classes), device=chosen)
+    return {**_metrics(metrics), "n": len(indices), "split": split}
+
+
+def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(values[name]) for name in ("loss", "accuracy", "f1")}
+
+
+def _open(given: Any, recorded: Mapping[str, Any]) -> Data:
+    from archtuna.data import Data
+
+    source = given if given is not None else recorded.get("source")
+    if source is None:
+        raise DataError("the checkpoint does not say where its pictures were", hint="name them with --data")
+    return Data.open(source)
+
+
+def _require(indices: Any, split: str, source: str) -> None:
+    if not len(indices):
+        raise DataError(
+            f"{source} has no {split} pictures", hint=f"a share above zero for data.{split} splits some off"
+        )
+
+
+def _largest(study: Study) -> tuple[int, int]:
+    sizes = study.space().input_sizes()
+    return max(h for h, _ in sizes), max(w for _, w in sizes)
+
+
+def knee_checkpoint(study: Study) -> Path:
+    """Return the checkpoint of the front's knee point.
+
+    Raises:
+        StudyError: there is no front yet, or its weights are gone.
+    """
+    trial = study.knee()
+    if trial.checkpoint is None:
+        raise StudyError(f"the weights of trial {trial.number} are not kept", hint=f"archtuna train RUN {trial.number}")
+    return trial.checkpoint

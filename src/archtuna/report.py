@@ -1,0 +1,256 @@
+"""What a person reads: tables of layers, choices, settings and fronts, as text and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from archtuna.architecture import Architecture
+from archtuna.costs import costs_of
+from archtuna.model import check_output, table
+from archtuna.objective import Objective
+from archtuna.recipe import Recipe
+from archtuna.registry import Block
+from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
+
+if TYPE_CHECKING:
+    from archtuna.space import SearchSpace
+    from archtuna.study import Study, Trial
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str] = ()) -> list[str]:
+    """Return lines of aligned columns; those named in ``left`` are aligned to the left, the others to the right."""
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    return [
+        "  ".join(
+            cell.ljust(width) if name in left else cell.rjust(width)
+            for cell, width, name in zip(row, widths, header, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
+
+
+def number(value: float) -> str:
+    """Write a whole number with separators and any other with four significant digits."""
+    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def shape(sides: Sequence[int]) -> str:
+    return "x".join(str(side) for side in sides)
+
+
+def layers(architecture: Architecture) -> list[dict[str, Any]]:
+    """Return the layer table as plain data."""
+    return [
+        {
+            "idx": row.idx, "n": row.n, "params": row.params, "module": row.module, "arguments": row.arguments,
+            "in": list(row.input), "out": list(row.output), "macs": row.macs,
+        }
+        for row in table(architecture)
+    ]  # fmt: skip
+
+
+def layer_lines(architecture: Architecture) -> list[str]:
+    """Return the layer table as text, with its totals."""
+    rows = layers(architecture)
+    header = ("idx", "n", "params", "module", "arguments", "in", "out", "macs")
+    body = [
+        (
+            str(r["idx"]), str(r["n"]), f"{r['params']:,}", r["module"], _arguments(r["arguments"]),
+            shape(r["in"]), shape(r["out"]), f"{r['macs']:,}",
+        )
+        for r in rows
+    ]  # fmt: skip
+    costs = costs_of(architecture)
+    size = shape((architecture.input_channels, *architecture.input_size))
+    total = (
+        f"{sum(r['n'] for r in rows)} blocks, {costs['params']:,} parameters, {costs['macs']:,} multiply-accumulates "
+        f"at {size}, {costs['size_mb']:.2f} MB, key {architecture.key}"
+    )
+    return [*columns(header, body, left=("module", "arguments")), total]
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    """Write arguments briefly: the values in order, as the list form has them."""
+    return f"[{', '.join(map(_brief, values.values()))}]"
+
+
+def _brief(value: Any) -> str:
+    """Write a value as a file has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def facts(architecture: Architecture) -> dict[str, Any]:
+    """Return key, costs and output shape of a network as plain data."""
+    costs = costs_of(architecture)
+    output = [1, check_output(architecture)]
+    return {"key": architecture.key, "params": int(costs["params"]), "macs": int(costs["macs"]), "output": output}
+
+
+def check(space: SearchSpace) -> dict[str, Any]:
+    """Return what ``archtuna check --json`` prints."""
+    found: dict[str, Any] = {"file": space.file, "choices": len(space.choices), "space_size": space.size}
+    found["default"] = facts(space.default().architecture)
+    if space.choices:
+        found["smallest"] = facts(space.smallest().architecture)
+        found["largest"] = facts(space.largest().architecture)
+    return found
+
+
+def check_lines(space: SearchSpace) -> list[str]:
+    """Return what ``archtuna check`` prints: the layer table, the choices, and every setting with its default."""
+    found = check(space)
+    lines = [*layer_lines(space.default().architecture), ""]
+    if not space.choices:
+        lines += ["no choices: one network", ""]
+    else:
+        lines += [f"{len(space.choices)} choices, {found['space_size']:,} networks"]
+        named = columns(("choice", "values"), [(c.name, str(c)) for c in space.choices], left=("choice", "values"))
+        lines += [f"  {line}" for line in named]
+        for name in ("default", "smallest", "largest"):
+            lines.append(
+                f"  {name}: {found[name]['params']:,} parameters, {found[name]['macs']:,} multiply-accumulates"
+            )
+        lines.append("")
+    return lines + setting_lines(space)
+
+
+def setting_lines(space: SearchSpace) -> list[str]:
+    """Return every setting of a search, and which of them the file gives."""
+    given, lines = space.settings, []
+    chosen = {name: str(slot.choice or slot.place.scalar) for name, slot in space.training.items()}
+    for section, defaults, own in (
+        ("data", DataSettings(), given.data),
+        ("training", Recipe(), chosen),
+        ("search", SearchSettings(), given.search),
+    ):
+        lines.append(f"{section}:")
+        for field in fields(defaults):
+            value = own.get(field.name, getattr(defaults, field.name))
+            mark = "" if field.name in own else "  # default"
+            lines.append(f"  {field.name}: {'null' if value is None else value}{mark}")
+    lines.append(
+        f"objectives: {', '.join(given.objectives or DEFAULT_OBJECTIVES)}{'' if given.objectives else '  # default'}"
+    )
+    lines.append(f"limits: {', '.join(map(str, given.limits)) or 'none'}")
+    return lines
+
+
+def front(study: Study) -> list[dict[str, Any]]:
+    """Return what ``archtuna front --json`` prints."""
+    return [
+        {
+            "number": trial.number,
+            "key": trial.key,
+            "values": dict(trial.values),
+            "checkpoint": str(trial.checkpoint) if trial.checkpoint else None,
+            "epochs": trial.epochs,
+        }
+        for trial in study.front()
+    ]
+
+
+def front_lines(study: Study) -> list[str]:
+    """Return the front as text, its knee point marked, and what was kept on disk."""
+    trials = study.front()
+    if not trials:
+        counts = study.counts()
+        return ["no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+    knee = study.knee().number
+    header = ("trial", *(f"{o.name} {arrow(o)}" for o in study.objectives), "kept epoch", "checkpoint")
+    rows = [
+        (
+            f"{trial.number}{'*' if trial.number == knee else ' '}",
+            *(number(trial.values[o.name]) for o in study.objectives),
+            f"{trial.kept}/{trial.epochs}",
+            _checkpoint(study, trial),
+        )
+        for trial in trials
+    ]
+    disk = study.disk()
+    kept = (
+        f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {study.folder / 'checkpoints'}: {disk['rule']}"
+    )
+    note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
+    return [*columns(header, rows, left=("checkpoint",)), "* knee point", kept, note]
+
+
+def _checkpoint(study: Study, trial: Trial) -> str:
+    if trial.checkpoint is None:
+        return "-"
+    try:
+        return str(trial.checkpoint.relative_to(study.folder))
+    except ValueError:
+        return str(trial.checkpoint)
+
+
+def arrow(objective: Objective) -> str:
+    """The direction that is better, for a column's head."""
+    return "(min)" if objective.direction == "minimize" else "(max)"
+
+
+def shown(trial: Trial) -> dict[str, Any]:
+    """Return what ``archtuna show --json`` prints.
+
+    Raises:
+        StudyError: the trial has no network.
+    """
+    architecture = trial.architecture
+    return {
+        "number": trial.number, "key": architecture.key, "values": dict(trial.values), "rows": layers(architecture),
+        "yaml": architecture.to_yaml(), "state": trial.state, "metrics": dict(trial.metrics), "costs": dict(trial.costs),
+        "recipe": dict(trial.recipe), "decisions": dict(trial.decisions),
+    }  # fmt: skip
+
+
+def show_lines(trial: Trial) -> list[str]:
+    """Return a trial as text: its values, its training values and the layer table."""
+    lines = [f"trial {trial.number}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"]
+    if trial.metrics:
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in trial.metrics.items())
+        lines.append(f"validation, epoch {trial.kept} of {trial.epochs}: {metrics}")
+    if trial.checkpoint:
+        lines.append(f"checkpoint: {trial.checkpoint}")
+    searched = {k: v for k, v in trial.decisions.items() if k.startswith("training.")}
+    lines += [f"{name}: {_brief(value)}" for name, value in searched.items()]
+    return [*lines, "", *layer_lines(trial.architecture)]
+
+
+def block(entry: Block) -> dict[str, Any]:
+    """Return a block and its arguments as plain data."""
+    return {
+        "name": entry.name,
+        "meaning": entry.meaning,
+        "paper": entry.paper,
+        "repeat": entry.repeat,
+        "scaled": entry.scaled,
+        "arguments": [
+            {
+                "name": p.name,
+                "expected": p.expected,
+                "required": p.required,
+                "default": None if p.required else p.default,
+            }
+            for p in entry.parameters
+        ],
+    }
+
+
+def block_lines(entries: Sequence[Block]) -> list[str]:
+    """Return blocks as text: the list form, the meaning, and for a single one each argument."""
+    lines = []
+    for entry in entries:
+        arguments = ", ".join(p.name if p.required else f"{p.name}={_brief(p.default)}" for p in entry.parameters)
+        lines.append(f"{entry.name} [{arguments}]")
+        lines.append(f"    {entry.meaning}{f' {entry.paper}' if entry.paper else ''}")
+        if len(entries) == 1:
+            lines += [f"    {p.name}: {p.expected}" for p in entry.parameters]
+            applies = "applies" if entry.scaled else "does not apply"
+            lines.append(f"    several copies in one row: {entry.repeat}; width_multiple {applies}")
+    return lines

@@ -1,0 +1,266 @@
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from archtuna import __version__
+from archtuna.cli import main
+from pictures import folder
+from spaces import SEED, SMALL
+
+
+def run(capsys, *arguments):
+    code = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def started(*arguments, **options):
+    """Run the command line in a process of its own, as a user does."""
+    return subprocess.run(
+        [sys.executable, "-m", "archtuna", *map(str, arguments)], capture_output=True, text=True, **options
+    )
+
+
+@pytest.fixture()
+def seed_file(tmp_path):
+    path = tmp_path / "seed.yaml"
+    path.write_text(SEED)
+    return path
+
+
+def test_check_prints_the_table_or_json(capsys, seed_file):
+    code, out, err = run(capsys, "check", seed_file, "--input-size", 32, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["default"]["params"], found["default"]["macs"], found["default"]["output"]) == (
+        4210998,
+        7081920,
+        [1, 6],
+    )
+    code, out, _ = run(capsys, "check", seed_file)
+    assert code == 0
+    assert "215,317,440 multiply-accumulates at 3x224x224" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "backbone:\n  - [1, Conv, {channels: 8, kernal: 3}]",
+            "m.yaml:2: backbone[0].kernal: unknown argument of Conv\nhint: did you mean 'kernel'?",
+        ),
+        ("backbone:\n  - [1, MaxPool, [9]]\ninput_size: 4", "m.yaml:2: backbone[0]: row 0"),
+        ("backbone: [", "m.yaml:2: not YAML"),
+        ("", "m.yaml:1: must be a mapping of names to values"),
+    ],
+)
+def test_a_mistake_is_one_error_without_traceback(capsys, tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.yaml").write_text(text)
+    code, out, err = run(capsys, "check", "m.yaml")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"archtuna: {said}")
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"], ["check"], ["search", "f.yaml"], ["check", "f", "--input-size", "big"], ["search", "f", "--out", "o", "--trials", "0"],
+        ["search", "f", "--out", "o", "--fraction", "2"], ["show", "run", "x"], [],
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_arguments_is_exit_code_2(capsys, arguments):
+    try:
+        code = main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    assert code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["check", "none.yaml"], "none.yaml: no such file"),
+        (["front", "none"], "no study in none\nhint: archtuna search makes one"),
+        (["evaluate", "none.safetensors"], "none.safetensors"),
+        (["search", "s.yaml", "--out", "o"], "no pictures to search on\nhint: name them with --data"),
+        (["search", "s.yaml", "--out", "o", "--data", "none"], "none"),
+        (["search", "s.yaml", "--out", "o", "--data", "digits", "--objectives", "f2"], "unknown objective 'f2'"),
+        (["search", "s.yaml", "--out", "o", "--data", "digits", "--limit", "f1<=2"], "'f1' cannot be limited"),
+        (["search", "t.yaml", "--out", "o", "--data", "digits", "--time", "soon"], "'soon' is not a duration"),
+        (["search", "t.yaml", "--out", "o", "--data", "digits", "--sampler", "tpee"], "did you mean 'tpe'?"),
+        (["search", "s.yaml", "--out", "o", "--data", "digits"], "ends in 4 values, and the pictures have 10 classes"),
+        (["init", "s.yaml", "--classes", "3"], "s.yaml: exists already"),
+        (["blocks", "Cnov"], "no block is named 'Cnov'\nhint: did you mean 'Conv'?"),
+    ],
+)
+def test_our_errors_are_exit_code_1_and_one_line_with_a_hint(capsys, tmp_path, monkeypatch, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s.yaml").write_text(SMALL)
+    (tmp_path / "t.yaml").write_text(SMALL.replace("[4, 1", "[10, 1"))
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert said in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_help_and_version_answer_at_once():
+    fastest = min(_timed("--help") for _ in range(5))
+    # Not a benchmark, but a guard: importing torch by mistake takes ten times as long.
+    assert fastest < 0.3
+    assert started("--version").stdout == f"archtuna {__version__}\n"
+    assert all(
+        verb in started("--help").stdout
+        for verb in ("init", "check", "search", "front", "show", "train", "evaluate", "predict", "export", "blocks")
+    )
+
+
+def _timed(*arguments):
+    start = time.perf_counter()
+    assert started(*arguments).returncode == 0
+    return time.perf_counter() - start
+
+
+def test_blocks_lists_the_zoo(capsys):
+    code, out, _ = run(capsys, "blocks")
+    assert code == 0
+    assert "InvertedResidualv3 [kernel, expansion, channels, se=false, activation=ReLU, stride=1]" in out
+    listed = json.loads(run(capsys, "blocks", "Conv", "--json")[1])
+    assert listed[0]["arguments"][0] == {
+        "name": "channels",
+        "expected": "a whole number of at least 1 and at most 65536",
+        "required": True,
+        "default": None,
+    }
+
+
+def test_init_writes_a_file_that_check_accepts(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", each=4)
+    code, out, _ = run(capsys, "init", "new/search.yaml", "--data", "photos")
+    assert code == 0
+    assert "archtuna check new/search.yaml" in out
+    assert run(capsys, "check", "new/search.yaml")[0] == 0
+
+
+def test_a_closed_pipe_is_no_error(seed_file):
+    command = f"{sys.executable} -m archtuna check {seed_file} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture(scope="module")
+def a_run(tmp_path_factory):
+    """A search of a small space on pictures, from the command line, as the README has it."""
+    root = tmp_path_factory.mktemp("user")
+    folder(root / "photos")
+    (root / "small.yaml").write_text(SMALL.replace("[4, 1", "[3, 1"))
+    done = started(
+        "search",
+        "small.yaml",
+        "--data",
+        "photos",
+        "--out",
+        "runs/one",
+        "--trials",
+        4,
+        "--epochs",
+        3,
+        "--json",
+        "--limit",
+        "params<=1500",
+        cwd=root,
+    )
+    assert done.returncode == 0, done.stderr
+    return root, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_search_prints_an_event_a_line_and_the_result_last(a_run):
+    _, events = a_run
+    assert events[0]["event"] == "start"
+    last = events[-1]
+    assert last["trials"]["complete"] == 4
+    assert set(last["trials"]) == {"complete", "stopped", "refused", "failed"}
+    assert last["front"]
+    assert 0 < last["hypervolume"] < 1
+
+
+@pytest.mark.slow
+def test_the_same_command_goes_on_and_another_is_refused(a_run):
+    root, events = a_run
+    arguments = [
+        "small.yaml",
+        "--data",
+        "photos",
+        "--out",
+        "runs/one",
+        "--epochs",
+        3,
+        "--limit",
+        "params<=1500",
+        "--trials",
+    ]
+    again = started("search", *arguments, 5, cwd=root)
+    assert again.returncode == 0, again.stderr
+    assert "trials 5/5" in again.stderr
+    assert "look at the knee point:" in again.stdout
+    other = started("search", *arguments, 6, "--objectives", "accuracy,macs", cwd=root)
+    assert other.returncode == 1
+    assert "objectives: here" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+@pytest.mark.slow
+def test_front_show_evaluate_predict_train_and_export_follow(a_run, tmp_path):
+    root, events = a_run
+
+    def ask(*arguments):
+        done = started(*arguments, "--json", cwd=root)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    front = ask("front", "runs/one")
+    assert {"number", "key", "values", "checkpoint", "epochs"} <= set(front[0])
+    best = max(front, key=lambda t: t["values"]["f1"])
+    shown = ask("show", "runs/one", best["number"])
+    assert shown["key"] == best["key"]
+    assert {"idx", "n", "params", "module", "arguments", "in", "out", "macs"} <= set(shown["rows"][0])
+    (root / "model.yaml").write_text(started("show", "runs/one", best["number"], "--yaml", cwd=root).stdout)
+    assert ask("check", "model.yaml")["default"]["key"] == best["key"]
+    found = ask("evaluate", best["checkpoint"])
+    assert found["f1"] == pytest.approx(best["values"]["f1"], abs=1e-6)
+    assert found["split"] == "val"
+    predicted = ask("predict", best["checkpoint"], "photos/dots/000.jpg")
+    assert predicted["classes"][0]["class"] in ("dots", "stripes", "waves")
+    trained = ask("train", "runs/one", best["number"], "--epochs", 4, "--seeds", 2)
+    assert set(trained) >= {"checkpoint", "val", "test"}
+    again = ask("evaluate", trained["checkpoint"], "--split", "test")
+    assert {k: again[k] for k in ("loss", "accuracy", "f1")} == pytest.approx(trained["test"], abs=1e-6)
+    for name in ("m.onnx", "m.ts"):
+        exported = ask("export", trained["checkpoint"], tmp_path / name)
+        assert exported["bytes"] == os.path.getsize(tmp_path / name)
+        assert exported["max_difference"] < 1e-3
+    knee = started("front", "runs/one", "--knee", cwd=root).stdout.strip()
+    assert (root / knee).exists()
+
+
+@pytest.mark.slow
+def test_predict_goes_on_after_a_broken_picture(a_run):
+    root, events = a_run
+    checkpoint = json.loads(started("front", "runs/one", "--json", cwd=root).stdout)[0]["checkpoint"]
+    (root / "mixed").mkdir(exist_ok=True)
+    (root / "mixed" / "a.jpg").write_text("no picture")
+    (root / "mixed" / "b.jpg").write_bytes((root / "photos" / "dots" / "001.jpg").read_bytes())
+    done = started("predict", checkpoint, "mixed", "--top", 3, cwd=root)
+    assert done.returncode == 1
+    assert "a.jpg" in done.stderr
+    assert done.stdout.startswith("mixed/b.jpg: ")
+    assert done.stdout.count(",") == 2
