@@ -10,8 +10,10 @@ def test_values_have_one_spelling_and_one_key():
 
 
 def test_the_rate_follows_the_optimizer_until_it_is_given():
-    assert Recipe().lr == DEFAULT_LR["sgd"]
-    assert Recipe().replace(optimizer="adamw").lr == DEFAULT_LR["adamw"]
+    assert (Recipe().optimizer, Recipe().lr) == ("adamw", DEFAULT_LR["adamw"])
+    assert Recipe().replace(optimizer="sgd").lr == DEFAULT_LR["sgd"]
+    assert Recipe(lr=0.1).optimizer == "sgd"
+    assert Recipe(lr=0.001, optimizer="adamw").optimizer == "adamw"
     assert Recipe(lr=0.3).replace(optimizer="adamw").lr == 0.3
 
 

@@ -25,11 +25,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from archtuna.errors import ShapeError, SpecError, StudyError
 from archtuna.objective import Limit, limit_of, objectives_of
+from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.space import SearchSpace
+from archtuna.spec import Spec, reference_of, versions
 from archtuna.storage import ENVIRONMENT, default_url, scrub, storage_errors_named
-from archtuna.study import NEAR, Spec, Study, read_record, reference_of, stored_url, versions, with_training
+from archtuna.study import NEAR, Study
 from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, set_sampler, take_back
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ def _plan(
     data = Data.open(source, strict=settings["strict"])
     split = data.split(val=settings["val"], test=settings["test"], seed=settings["split_seed"])
     size = _input_size(file, data, input_size)
-    space = with_training(file if size is None else file.with_input_size(size), training)
+    space = (file if size is None else file.with_input_size(size)).with_training(training)
     names = tuple(_first(objectives, file.settings.objectives, DEFAULT_OBJECTIVES))
     wanted = _first(limits, file.settings.limits, ())
     bounds = tuple(limit if isinstance(limit, Limit) else limit_of(limit) for limit in wanted)
@@ -339,6 +341,7 @@ class _Crew:
         self.processes: dict[int, subprocess.Popen[str]] = {}
         self.errors: dict[int, deque[str]] = {}
         self.reasons: list[str] = []
+        self.said: set[str] = set()
         self.problem: str | None = None
         self.deaths = 0
         self.signalled = False
@@ -431,13 +434,19 @@ class _Crew:
         if event is None:
             self._ended(index)
         elif event["event"] == "log":
-            log.log(event["level"], event["message"])
+            self._forward(event)
         elif event["event"] == "done":
             self.reasons.append(event["reason"])
         elif event["event"] == "error":
             self._fail(event["message"])
         else:
             self.emit({**event, "worker": index})
+
+    def _forward(self, event: Event) -> None:
+        """Log what a worker logs, once: all of them read the same data and say the same of it."""
+        if event["message"] not in self.said:
+            self.said.add(event["message"])
+            log.log(event["level"], event["message"])
 
     def _ended(self, index: int) -> None:
         process = self.processes.pop(index)

@@ -146,7 +146,9 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
         yield f"{watch.title}: {watch.summary()}"
     elif kind == "complete":
         values = ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
-        yield f"trial {trial} complete: {values} ({watch.summary()})"
+        yield f"trial {trial} complete: {values}"
+    elif kind == "front":
+        yield f"front of {len(watch.front)}; {watch.summary()}"
     elif kind in ("refused", "failed", "stopped"):
         yield f"trial {trial} {kind}: {str(event['reason']).splitlines()[0]}"
     elif kind == "worker" and event["state"] == "dead":

@@ -22,7 +22,8 @@ class Recipe:
     Attributes:
         epochs: passes over the training pictures.
         batch_size: pictures a step.
-        optimizer: SGD with Nesterov momentum, or AdamW (Loshchilov & Hutter 2019).
+        optimizer: ``sgd`` with Nesterov momentum, or ``adamw`` (Loshchilov & Hutter 2019); null takes SGD where a rate is
+            given, which is what rates in model files are for, and AdamW where none is.
         lr: highest learning rate; null takes .05 for sgd and .002 for adamw.
         momentum: of SGD, or AdamW's first beta.
         weight_decay: on weights of two or more dimensions; biases and batch norms are left alone.
@@ -44,7 +45,7 @@ class Recipe:
 
     epochs: Annotated[int, Bounds(1, 100_000)] = 20
     batch_size: Count = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] | None = None
     lr: Positive | None = None
     momentum: Annotated[float, Bounds(0, 0.9999)] = 0.9
     weight_decay: NotNegative = 5e-4
@@ -69,8 +70,10 @@ class Recipe:
                 object.__setattr__(self, name, parameter.coerce(getattr(self, name)))
             except ValueError as error:
                 raise SpecError(str(error), path=f"training.{name}", value=getattr(self, name)) from None
+        if self.optimizer is None:
+            object.__setattr__(self, "optimizer", "adamw" if self.lr is None else "sgd")
         if self.lr is None:
-            object.__setattr__(self, "lr", DEFAULT_LR[self.optimizer])
+            object.__setattr__(self, "lr", DEFAULT_LR[str(self.optimizer)])
 
     def replace(self, **values: Any) -> Recipe:
         """Return this recipe with other values.
@@ -82,7 +85,7 @@ class Recipe:
             if name not in PARAMETERS:
                 raise SpecError("unknown training value", path=f"training.{name}", hint=nearest(name, PARAMETERS))
         # A rate that was left to the optimizer's default follows a changed optimizer.
-        if "optimizer" in values and "lr" not in values and self.lr == DEFAULT_LR[self.optimizer]:
+        if "optimizer" in values and "lr" not in values and self.lr == DEFAULT_LR[str(self.optimizer)]:
             values["lr"] = None
         return dataclasses.replace(self, **values)
 

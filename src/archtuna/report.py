@@ -10,7 +10,6 @@ from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.model import check_output, table
 from archtuna.objective import Objective
-from archtuna.recipe import Recipe
 from archtuna.registry import Block
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
 
@@ -127,7 +126,7 @@ def setting_lines(space: SearchSpace) -> list[str]:
     chosen = {name: str(slot.choice or slot.place.scalar) for name, slot in space.training.items()}
     for section, defaults, own in (
         ("data", DataSettings(), given.data),
-        ("training", Recipe(), chosen),
+        ("training", space.default().recipe, chosen),
         ("search", SearchSettings(), given.search),
     ):
         lines.append(f"{section}:")

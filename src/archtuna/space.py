@@ -172,6 +172,20 @@ class SearchSpace:
             self, head={**self.head, "input_size": _read_size(document.from_plain(size, path="input_size"), {})}
         )
 
+    def with_training(self, values: Mapping[str, Any]) -> SearchSpace:
+        """Return this space with fixed training values in place of the file's.
+
+        Raises:
+            SpecError: an unknown name or an impossible value.
+        """
+        slots = dict(self.training)
+        for name, value in values.items():
+            if name not in TRAINING:
+                raise SpecError("unknown training value", path=f"training.{name}", hint=nearest(name, TRAINING))
+            slots[name] = fixed(value, document.from_plain(value, path=f"training.{name}"))
+            slots[name].check(TRAINING[name].coerce)
+        return replace(self, training=slots)
+
     def resolve(self, pick: Pick) -> Candidate:
         """Return the candidate that a function's answers to the choices make; a choice is asked once.
 

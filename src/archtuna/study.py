@@ -9,16 +9,13 @@ data, by other training or in another space do not belong on one front.
 
 from __future__ import annotations
 
-import difflib
-import importlib.metadata
 import json
 import logging
-import math
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,14 +24,12 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.errors import StudyError
-from archtuna.files import write_atomically
-from archtuna.objective import Limit, Objective, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.objective import Objective, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
+from archtuna.spec import Spec, check_versions, space_of
 from archtuna.storage import (
     Attr,
     close_storage,
-    default_url,
-    explain,
-    has_password,
     open_storage,
     redact,
     storage_errors_named,
@@ -54,149 +49,6 @@ FORMAT = 1
 COUNTED = ("complete", "stopped", "refused", "failed")
 NEAR = 10
 """How many checkpoints of trials behind the front are kept, nearest first."""
-
-# --- what a study was made with ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spec:
-    """What a study was made with, as plain data.
-
-    Attributes:
-        space: the search file: ``text`` and ``key``.
-        data: ``source``, ``fingerprint``, ``split``, ``classes``, ``fit``.
-        training: training values given beside the file; the file's own are in the space.
-        objectives: names, in order.
-        limits: bounds on costs, as users write them.
-        fraction: stratified share of the training pictures that the search trains on.
-        input_size: given beside the file: (height, width), or None where the file has one.
-        seed: of the search.
-        reference: for each objective the ideal and the worst value that counts for the hypervolume.
-        versions: of the libraries at the study's creation.
-    """
-
-    space: Mapping[str, str]
-    data: Mapping[str, Any]
-    training: Mapping[str, Any]
-    objectives: tuple[str, ...]
-    limits: tuple[str, ...]
-    fraction: float
-    input_size: tuple[int, int] | None
-    seed: int | None
-    reference: Mapping[str, tuple[float, float]]
-    versions: Mapping[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return json.loads(json.dumps({"format": FORMAT, **plain}))
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Spec:
-        """Read what ``to_dict`` returned.
-
-        Raises:
-            StudyError: the study is of a newer format, or damaged.
-        """
-        if plain.get("format", 0) > FORMAT:
-            raise StudyError("the study was made by a newer archtuna", hint="pip install --upgrade archtuna")
-        try:
-            values = {f.name: plain[f.name] for f in fields(cls)}
-        except KeyError as error:
-            raise StudyError(f"the study's record lacks {error}") from None
-        size = values["input_size"]
-        values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
-        values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}
-        return cls(**{**values, "objectives": tuple(values["objectives"]), "limits": tuple(values["limits"])})
-
-    def differences(self, other: Spec) -> list[str]:
-        """Return one line for each thing that ``other`` was made with and this one was not."""
-        lines = (
-            []
-            if self.space["key"] == other.space["key"]
-            else _line_differences(self.space["text"], other.space["text"])
-        )
-        for name, mine, theirs in self._compared(other):
-            if mine != theirs:
-                lines.append(f"{name}: here {_word(mine)}, there {_word(theirs)}")
-        return lines
-
-    def _compared(self, other: Spec) -> Iterator[tuple[str, Any, Any]]:
-        # The source may lie elsewhere on another machine, and the reference follows from the rest.
-        for name in ("fingerprint", "split", "fit"):
-            yield f"data.{name}", self.data.get(name), other.data.get(name)
-        for name in sorted({*self.training, *other.training}):
-            yield f"training.{name}", self.training.get(name, "the file's"), other.training.get(name, "the file's")
-        for name in ("objectives", "limits", "fraction", "input_size", "seed"):
-            yield name, getattr(self, name), getattr(other, name)
-
-
-def _line_differences(mine: str, theirs: str) -> list[str]:
-    """Return the lines in which two search files differ, at most eight."""
-    lines: list[str] = []
-    a, b = ([line.rstrip() for line in text.splitlines() if line.strip()] for text in (mine, theirs))
-    for tag, a0, a1, b0, b1 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if tag == "equal":
-            continue
-        for i in range(max(a1 - a0, b1 - b0)):
-            here, there = (
-                x[k + i].strip() if k + i < end else "no such line" for x, k, end in ((a, a0, a1), (b, b0, b1))
-            )
-            lines.append(f"search file: here {here}, there {there}")
-    rest = len(lines) - 8
-    return [*lines[:8], f"search file: {rest} more lines"] if rest > 0 else lines or ["search file: another spelling"]
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(str(v) for v in value) or "none"
-    return json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a study is made with."""
-    found = {}
-    for name in ("archtuna", "optuna", "torch"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
-
-
-def check_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
-    """Return warnings about other versions than a study was made with.
-
-    Raises:
-        StudyError: Optuna's major version differs: such workers do not see each other's limits.
-    """
-    old, new = made.get("optuna", "unknown"), here.get("optuna", "unknown")
-    if "unknown" not in (old, new) and old.split(".")[0] != new.split(".")[0]:
-        raise StudyError(
-            f"the study was made with optuna {old}, here is optuna {new}: they do not read each other's limits",
-            hint=f"pip install 'optuna=={old}', or use another --out",
-        )
-    pairs = [(name, made[name], here[name]) for name in ("archtuna", "optuna") if name in made and name in here]
-    return [f"the study was made with {name} {a}, here is {b}" for name, a, b in pairs if _minor(a) != _minor(b)]
-
-
-def _minor(version: str) -> tuple[str, ...]:
-    return tuple(version.split(".")[:2])
-
-
-def reference_of(
-    objectives: Sequence[Objective], classes: int, limits: Sequence[Limit], largest: Mapping[str, float]
-) -> dict[str, tuple[float, float]]:
-    """Return for each objective the ideal and the worst value that still counts for the hypervolume.
-
-    Loss counts up to that of guessing, ``ln(classes)``; a cost up to its limit, else up to that of the largest network.
-    """
-    bounds = {limit.name: limit.bound for limit in limits}
-    quality = {"loss": (0.0, math.log(max(classes, 2))), "f1": (1.0, 0.0), "accuracy": (1.0, 0.0)}
-    return {
-        o.name: quality[o.name] if o.kind == "quality" else (0.0, float(bounds.get(o.name, largest.get(o.name, 0.0))))
-        for o in objectives
-    }
-
 
 # --- trials ------------------------------------------------------------------------------------------
 
@@ -367,7 +219,7 @@ class Study:
         url = storage if isinstance(storage, str) else None
         record = read_record(folder)
         name = name or (record["name"] if record else folder.resolve().name)
-        _check_record(record, folder, name, url, own=storage is None)
+        check_record(record, folder, name, url, own=storage is None)
         with _opened(storage, folder) as opened:
             found = _create(opened, name, objectives_of(spec.objectives), spec)
             present = _spec_of(found)
@@ -375,7 +227,7 @@ class Study:
             _check_same(present, spec, name)
         for warning in check_versions(present.versions, spec.versions):
             log.warning(warning)
-        _write_record(folder, name, url, local=storage is None, text=present.space["text"])
+        write_record(folder, name, url, local=storage is None, text=present.space["text"])
         return cls(folder, found, present, storage)
 
     def close(self) -> None:
@@ -539,111 +391,6 @@ class Study:
 
     def __repr__(self) -> str:
         return f"Study({str(self.folder)!r}, {self.counts()})"
-
-
-def space_of(spec: Spec) -> SearchSpace:
-    """Return the search space of a study."""
-    from archtuna.space import SearchSpace
-
-    # A text of one line would be taken for a path.
-    space = SearchSpace.read(spec.space["text"] + "\n", input_size=spec.input_size)
-    return with_training(space, spec.training)
-
-
-def with_training(space: SearchSpace, values: Mapping[str, Any]) -> SearchSpace:
-    """Return a space with fixed training values in place of the file's.
-
-    Raises:
-        SpecError: an unknown name or an impossible value.
-    """
-    from archtuna.document import from_plain
-    from archtuna.errors import SpecError, nearest
-    from archtuna.space import TRAINING, fixed
-
-    slots = dict(space.training)
-    for name, value in values.items():
-        if name not in TRAINING:
-            raise SpecError("unknown training value", path=f"training.{name}", hint=nearest(name, TRAINING))
-        slots[name] = fixed(value, from_plain(value, path=f"training.{name}"))
-        slots[name].check(TRAINING[name].coerce)
-    return replace(space, training=slots)
-
-
-# --- the run's folder --------------------------------------------------------------------------------
-
-
-def make_folder(folder: Path) -> None:
-    """Make a run's folder.
-
-    Raises:
-        StudyError: it cannot be made or written.
-    """
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    else:
-        return
-    raise StudyError(f"cannot write to the run's folder {folder}: {problem}", hint="choose another with --out")
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """Return what ``study.json`` says, or None where there is none.
-
-    Raises:
-        StudyError: it is damaged.
-    """
-    path = folder / "study.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return {"name": str(record["name"]), "storage": record.get("storage"), "password": bool(record.get("password"))}
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        raise StudyError(f"{folder} is a file, not the folder of a run") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(f"{path} cannot be read ({explain(error)})", hint="restore it, or use another --out") from None
-
-
-def stored_url(record: Mapping[str, Any], folder: Path) -> str | None:
-    """Return the URL of a run's storage, or None for the folder's own database.
-
-    Raises:
-        StudyError: the URL has a password, which is not written down, and the environment does not give it.
-    """
-    if record["storage"] is None:
-        return None
-    given = default_url()
-    if given is not None:
-        return given
-    if record["password"]:
-        raise StudyError(
-            f"the study of {folder} is in {record['storage']}, and its password is not written down",
-            hint="pass --storage, or set ARCHTUNA_STORAGE",
-        )
-    return str(record["storage"])
-
-
-def _write_record(folder: Path, name: str, url: str | None, *, local: bool, text: str) -> None:
-    storage = None if local else redact(url) if url else "an Optuna storage object"
-    # An object cannot be opened again from a text, just as a URL without its password cannot.
-    secret = not local and (url is None or has_password(url))
-    record = {"format": FORMAT, "name": name, "storage": storage, "password": secret}
-    for path, content in ((folder / "study.json", json.dumps(record, indent=1) + "\n"), (folder / "search.yaml", text)):
-        if not path.exists():
-            write_atomically(path, content.encode())
-
-
-def _check_record(record: Mapping[str, Any] | None, folder: Path, name: str, url: str | None, *, own: bool) -> None:
-    """Refuse a folder that belongs to a study elsewhere."""
-    if record is None:
-        return
-    here = "its own database" if own else redact(url) if url else "an Optuna storage object"
-    there = record["storage"] or "its own database"
-    if here != there:
-        raise StudyError(f"the study of {folder} is in {there}, not in {here}", hint="use another --out")
-    if name != record["name"]:
-        raise StudyError(f"the study of {folder} is '{record['name']}', not '{name}'", hint="use another --out")
 
 
 # --- Optuna's study ----------------------------------------------------------------------------------
