@@ -26,7 +26,8 @@ data: {{{path}val: 0.15, test: 0.15}}  # the search never sees the test part; `a
 training:
   epochs: 12
   batch_size: 64
-  lr: 0.02..0.2 log
+  optimizer: adamw
+  lr: 0.0005..0.005 log
   label_smoothing: 0.05
   augment: simple
 
