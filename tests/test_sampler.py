@@ -364,6 +364,16 @@ def test_a_queued_trial_that_is_known_or_breaks_a_limit() -> None:
         proposer.propose(ask(proposer.study, ME))
 
 
+def test_the_files_own_network_comes_first_where_it_keeps_the_limits() -> None:
+    proposer = make()
+    first, second = evaluate(proposer, 2)
+    assert first.candidate.decisions == proposer.space.default().decisions
+    assert second.candidate.architecture != first.candidate.architecture
+    own = costs_of(proposer.space.default().architecture)["macs"]
+    (kept,) = evaluate(make(limits=(f"macs <= {own - 1}",)), 1)
+    assert kept.costs["macs"] < own
+
+
 def test_parameters_stay_in_the_joint_space_of_tpe() -> None:
     proposer = make(sampler="tpe", limits=("params <= 3k",))
     evaluate(proposer, 15)

@@ -1,7 +1,8 @@
 """What to try next: an Optuna sampler's proposals, and the guarantees around them.
 
 Whatever sampler draws, what is handed out was never evaluated, is not running elsewhere, builds, and keeps every limit.
-Decisions are drawn without writing anything, judged, and only what stands is written to the trial:
+Decisions are drawn without writing anything, judged, and only what stands is written to the trial. The file's own network,
+every first option, comes first: it is what a search is to beat. After that
 
 1. the sampler draws, up to ``SAMPLER_DRAWS`` times;
 2. then networks of the study are changed in one or two decisions, with random ones between;
@@ -21,7 +22,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import optuna
@@ -343,7 +344,7 @@ class Proposer:
     def _find(self, trial: optuna.Trial) -> tuple[Draw, Verdict]:
         known = self._known(trial)
         recorded = 0
-        for draw in self._draws(trial):
+        for draw in chain([] if known else [self._own()], self._draws(trial)):
             if draw.evaluation in known or draw.evaluation in self._refused:
                 continue
             verdict = judge(draw, self.cost, self.limits)
@@ -384,6 +385,11 @@ class Proposer:
         if self._in_order is None:
             self._in_order = self._every()
         yield from islice(self._in_order, ORDERED_DRAWS)
+
+    def _own(self) -> Draw:
+        """Return the file's own network, every first option: what a search is to beat comes first."""
+        own = {choice.name: choice.default for choice in self.space.choices}
+        return self._resolve(lambda name, distribution: self.codings[name].parameter(own[name]))
 
     def _sampled(self, trial: optuna.Trial, fixed: Mapping[str, Any], times: int) -> Iterator[Draw]:
         """Yield what the study's sampler draws for a trial; nothing is written to it."""
