@@ -1,3 +1,4 @@
+import logging
 import os
 
 import pytest
@@ -33,3 +34,13 @@ def study(tmp_path_factory):
     """A finished search of three networks on 72 pictures, trained on half of the training part."""
     root = tmp_path_factory.mktemp("final")
     return at.search(SPACE, folder(root / "photos"), out=root / "run", trials=3, fraction=0.5)
+
+
+@pytest.fixture(autouse=True)
+def own_logging():
+    """Take back what the command line does to the library's logger, which belongs to the process."""
+    log = logging.getLogger("archtuna")
+    before = log.level, list(log.handlers)
+    yield
+    log.setLevel(before[0])
+    log.handlers[:] = before[1]

@@ -299,7 +299,7 @@ def test_the_epochs_rate_is_its_last_steps() -> None:
 
 
 def test_biases_and_batch_norms_do_not_decay() -> None:
-    optimizer = optimizer_of(network(), Recipe(weight_decay=0.1, momentum=0.8))
+    optimizer = optimizer_of(network(), Recipe(optimizer="sgd", weight_decay=0.1, momentum=0.8))
     decays = {p.ndim >= 2: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decays == {True: 0.1, False: 0.0}
     assert all(group["nesterov"] and group["momentum"] == 0.8 for group in optimizer.param_groups)
