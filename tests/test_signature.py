@@ -69,3 +69,13 @@ def test_every_activation_is_a_torch_class():
 
     for name in set(ACTIVATIONS.values()):
         assert type(activation_of(name)).__name__ == name
+
+
+def test_an_inherited_constructor_is_read_too():
+    class Parent:
+        def __init__(self, in_channels: int, channels: Count): ...
+
+    class Child(Parent):
+        pass
+
+    assert [(p.name, p.type) for p in parameters_of(Child, skip=("in_channels",))] == [("channels", int)]

@@ -124,7 +124,7 @@ def parameters_of(target: Callable[..., Any], *, skip: tuple[str, ...] = ()) -> 
     Raises:
         TypeError: an annotation that no file could fill (``*args`` and ``**kwargs`` are passed over).
     """
-    function = vars(target).get("__init__", target) if isinstance(target, type) else target
+    function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = list(inspect.signature(target).parameters.values())
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -67,20 +67,8 @@ class Conv(ConvNormAct):
 
 
 @block(repeat="stride last", canonical=same_padding)
-class FixedConv(ConvNormAct):
+class FixedConv(Conv):
     """A Conv whose channels are neither rounded nor scaled; it ends a network in exactly n classes."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: Count,
-        kernel: Count,
-        stride: Count = 1,
-        padding: Index | None = None,
-        groups: Count = 1,
-        activation: Activation | None = RELU,
-    ) -> None:
-        super().__init__(in_channels, channels, kernel, stride, padding, groups, activation)
 
 
 @block(repeat="stride last", scaled=True, canonical=same_padding)
