@@ -86,3 +86,12 @@ def test_the_map_names_every_module():
         "test_properties.py",
         "test_classic.py",
     }
+
+
+def test_the_reference_of_the_file_names_every_key_and_its_example_is_read():
+    from archtuna.space import KEYS
+
+    text = (ROOT / "docs" / "format.md").read_text()
+    assert [key for key in KEYS if key != "format" and f"`{key}`" not in text] == []
+    (vary,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(SearchSpace.read(SEED + vary).choices) > 20

@@ -159,6 +159,7 @@ def test_vary_overrides_rows_by_name_number_range_and_property():
         ("backbone: []", "f.yaml:1: backbone", "no rows"),
         ("backbon:\n  - [1, Flatten, []]", "f.yaml:1: backbon", "unknown key\nhint: did you mean 'backbone'?"),
         ("input_channel: 3", "f.yaml:1", "no 'backbone'"),
+        ("format: 2\nbackbone: [[1, Flatten, []]]", "f.yaml:1: format", "must be a whole number of at least 1 and at most 1, not 2"),
         ("- 1", "f.yaml:1", "must be a mapping of names to values, not a list"),
         ("input_channel: x\nbackbone: [[1, Flatten, []]]", "f.yaml:1: input_channel", "must be a whole number"),
         ("width_multiple: -1\nbackbone: [[1, Flatten, []]]", "f.yaml:1: width_multiple", "must be a number of at least 0.01"),

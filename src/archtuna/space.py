@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from archtuna import document
-from archtuna.architecture import Architecture, Row
+from archtuna.architecture import FORMAT, Architecture, Row
 from archtuna.choice import Choice, Pick, Slot, fixed, read_slot
 from archtuna.document import Value
 from archtuna.errors import ShapeError, SpecError, nearest
@@ -37,6 +37,7 @@ KEYS = (
     "format", "input_channel", "input_size", "depth_multiple", "width_multiple", "backbone",
     "choices", "vary", "data", "training", "objectives", "limits", "search",
 )  # fmt: skip
+_FORMAT = Parameter("format", int, bounds=Bounds(1, FORMAT))
 _CHANNELS = Parameter("input_channel", int, bounds=Bounds(1, 4))
 _SIZE = Parameter("input_size", int, bounds=Bounds(1, 4096))
 _MULTIPLE = Parameter("multiple", float, bounds=Bounds(0.01, 100))
@@ -338,6 +339,8 @@ def _read_space(top: Value, text: str) -> SearchSpace:
         raise top.error(
             "no 'backbone'", hint="a model file lists its rows under backbone: [repeat, Module, [arguments]]"
         )
+    if "format" in entries:
+        fixed(entries["format"].scalar, entries["format"]).check(_FORMAT.coerce)
     shared = _read_shared(entries.get("choices"))
     rows = tuple(read_row(row, f"backbone.{i}", shared) for i, row in enumerate(entries["backbone"].items()))
     if not rows:
