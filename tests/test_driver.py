@@ -56,6 +56,14 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, 227.0)}
 
 
+def test_the_run_is_named_after_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path(pictures(tmp_path))
+    study = search(TWO, source, evaluator=instant, trials=1)
+    assert study.folder == Path("runs") / source.stem
+    assert (tmp_path / study.folder / "study.json").exists()
+
+
 def test_the_files_sections_count_and_arguments_more(tmp_path: Path) -> None:
     text = SPACE + (
         f"data: {{path: {pictures(tmp_path)}, val: 0.2, fraction: 0.5}}\n"

@@ -51,7 +51,7 @@ def search(
     space: str | Path | Mapping[str, Any] | SearchSpace,
     data: Any = None,
     *,
-    out: str | Path,
+    out: str | Path | None = None,
     objectives: Sequence[str] | None = None,
     trials: int | None = None,
     time: float | str | None = None,
@@ -78,7 +78,7 @@ def search(
     Args:
         space: a search file, its text, its plain data, or a ``SearchSpace``.
         data: whatever ``Data.open`` takes.
-        out: the run's folder, made where it is missing.
+        out: the run's folder, made where it is missing; by default ``runs/`` and the name of the pictures' folder or file.
         objectives: names among loss, f1, accuracy, params, macs, size_mb; by default f1 and params.
         trials: evaluations that the study is to reach; 50 when no time is given either.
         time: seconds, or a text such as ``20m``, after which no trial begins; what runs then has a tenth of it to end.
@@ -106,7 +106,7 @@ def search(
     """
     emit = on_event or (lambda event: None)
     plan = _plan(
-        space, data, out=Path(out).expanduser(), objectives=objectives, seed=seed, limits=limits, input_size=input_size,
+        space, data, out=out, objectives=objectives, seed=seed, limits=limits, input_size=input_size,
         fraction=fraction, training={**(training or {}), **({} if epochs is None else {"epochs": epochs})},
     )  # fmt: skip
     settings = plan.space.settings.search
@@ -149,7 +149,7 @@ def _plan(
     given: Any,
     source: Any,
     *,
-    out: Path,
+    out: str | Path | None,
     objectives: Sequence[str] | None,
     seed: int | None,
     limits: Sequence[str | Limit] | None,
@@ -188,7 +188,8 @@ def _plan(
         reference=reference_of(objectives_of(names), len(data.classes), bounds, _largest(space)),
         versions=versions(),
     )  # fmt: skip
-    return _Plan(out, space, spec, data, split)
+    folder = Path(out).expanduser() if out is not None else Path("runs") / Path(data.source).stem
+    return _Plan(folder, space, spec, data, split)
 
 
 def _input_size(space: SearchSpace, data: Data, given: int | tuple[int, int] | None) -> tuple[int, int] | None:
