@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -111,21 +110,11 @@ def test_our_errors_are_exit_code_1_and_one_line_with_a_hint(capsys, tmp_path, m
     assert not (tmp_path / "o").exists()
 
 
-def test_help_and_version_answer_at_once():
-    fastest = min(_timed("--help") for _ in range(5))
-    # Not a benchmark, but a guard: importing torch by mistake takes ten times as long.
-    assert fastest < 0.3
+def test_help_names_every_command_and_version_is_the_packages():
     assert started("--version").stdout == f"archtuna {__version__}\n"
-    assert all(
-        verb in started("--help").stdout
-        for verb in ("init", "check", "search", "front", "show", "train", "evaluate", "predict", "export", "blocks")
-    )
-
-
-def _timed(*arguments):
-    start = time.perf_counter()
-    assert started(*arguments).returncode == 0
-    return time.perf_counter() - start
+    text = started("--help").stdout
+    verbs = ("init", "check", "search", "front", "show", "train", "evaluate", "predict", "export", "blocks", "cache")
+    assert [verb for verb in verbs if f"\n    {verb} " not in text] == []
 
 
 def test_blocks_lists_the_zoo(capsys):
