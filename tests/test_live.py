@@ -74,10 +74,13 @@ def test_the_display_fits_any_width(width):
 
 def test_without_a_terminal_events_are_lines():
     watch = watched()
-    said = [line for event in [*EVENTS, {"event": "end", "reason": "trials"}] for line in plain_lines(watch, event)]
+    said = [line for event in EVENTS for line in plain_lines(watch, event)]
+    end = {"event": "end", "reason": "trials"}
+    watch.take(end)
+    said += plain_lines(watch, end)
     assert said[0].startswith("a search: trials 1/10")
     assert "trial 2 refused: params 9 > 8" in said
-    assert said[-1].startswith("ended (trials): trials 1/10")
+    assert said[-1] == "ended (trials): trials 1, 1 refused, hypervolume 0.2500"
 
 
 def test_durations_read_as_people_say_them():

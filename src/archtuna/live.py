@@ -79,6 +79,8 @@ class Watch:
             self.running.pop(trial, None)  # type: ignore[arg-type]
         elif kind == "front":
             self.front, self.hypervolume = list(event["numbers"]), event["hypervolume"]
+        elif kind == "end":
+            self.trials = self.seconds = None  # nothing is left to wait for
         elif kind == "worker" and event["state"] == "dead":
             self.last = f"worker {event['worker']} died (exit {event['code']}); its trial goes back into the queue"
 
