@@ -80,7 +80,7 @@ def test_without_a_terminal_events_are_lines():
     said += plain_lines(watch, end)
     assert said[0].startswith("a search: trials 1/10")
     assert "trial 2 refused: params 9 > 8" in said
-    assert said[-1] == "ended (trials): trials 1, 1 refused, hypervolume 0.2500"
+    assert said[-1] == "ended (trials): trials 1/10, 1 refused, hypervolume 0.2500"
 
 
 def test_durations_read_as_people_say_them():

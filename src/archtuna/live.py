@@ -53,6 +53,7 @@ class Watch:
     last: str = ""
     started: float = field(default_factory=time.monotonic)
     first: int = 0
+    over: bool = False
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Bring the state up to date."""
@@ -80,7 +81,7 @@ class Watch:
         elif kind == "front":
             self.front, self.hypervolume = list(event["numbers"]), event["hypervolume"]
         elif kind == "end":
-            self.trials = self.seconds = None  # nothing is left to wait for
+            self.over = True
         elif kind == "worker" and event["state"] == "dead":
             self.last = f"worker {event['worker']} died (exit {event['code']}); its trial goes back into the queue"
 
@@ -91,6 +92,8 @@ class Watch:
 
     def left(self) -> float | None:
         """Seconds that are left, by the clock or by the pace so far, whichever ends first; None when nobody knows."""
+        if self.over:
+            return None
         passed, done = time.monotonic() - self.started, self.done - self.first
         by_pace = passed / done * (self.trials - self.done) if self.trials and done else None
         by_clock = self.seconds - passed if self.seconds else None
