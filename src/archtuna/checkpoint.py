@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Version of the metadata. A reader refuses a newer one and keeps reading the older ones."""
 
+VERSIONED = ("archtuna", "optuna", "torch")
 MAX_HEADER = 100_000_000
 MAX_UNITS = 10_000
 SHOWN = 8
@@ -109,7 +110,7 @@ def save(
         "recipe": recipe.to_dict(),
         "data": dict(data),
         "epoch": epoch,
-        "versions": _versions(),
+        "versions": versions(),
         "trial": None if trial is None else dict(trial),
     }
     try:
@@ -210,9 +211,10 @@ def _tensors(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Return the versions of what makes checkpoints and studies, as far as they are installed."""
     found = {}
-    for name in ("archtuna", "optuna", "torch"):
+    for name in VERSIONED:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

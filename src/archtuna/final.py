@@ -79,7 +79,12 @@ def train_in_full(
     split = study.split(pictures)
     _require(split.test, "test", pictures.source)
     evaluator = TrainEvaluator(
-        pictures, split, objectives=study.objectives, fit=study.spec.data["fit"], via=_largest(study), device=device
+        pictures,
+        split,
+        objectives=study.objectives,
+        fit=study.spec.data["fit"],
+        via=study.space().largest_input_size(),
+        device=device,
     )
     best = next(o for o in study.objectives if o.kind == "quality")
     runs: list[dict[str, Any]] = []
@@ -167,11 +172,6 @@ def _require(indices: Any, split: str, source: str) -> None:
         raise DataError(
             f"{source} has no {split} pictures", hint=f"a share above zero for data.{split} splits some off"
         )
-
-
-def _largest(study: Study) -> tuple[int, int]:
-    sizes = study.space().input_sizes()
-    return max(h for h, _ in sizes), max(w for _, w in sizes)
 
 
 def knee_checkpoint(study: Study) -> Path:

@@ -163,6 +163,10 @@ class SearchSpace:
             return tuple((side, side) for side in values(height))
         return tuple((h, w) for h in values(height) for w in values(width))
 
+    def largest_input_size(self) -> tuple[int, int]:
+        """The largest input size in play, to which pictures are decoded once; smaller ones are derived from it."""
+        return max(self.input_sizes(), key=math.prod)
+
     def with_input_size(self, size: Any) -> SearchSpace:
         """Return this space with a fixed input size: a side in pixels, or (height, width).
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib.metadata
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from archtuna import checkpoint
 from archtuna.errors import StudyError
 from archtuna.objective import Limit, Objective
 
@@ -115,13 +115,8 @@ def _word(value: Any) -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions that a study is made with."""
-    found = {}
-    for name in ("archtuna", "optuna", "torch"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    found = checkpoint.versions()
+    return {name: found.get(name, "unknown") for name in checkpoint.VERSIONED}
 
 
 def check_versions(made: Mapping[str, str], here: Mapping[str, str]) -> list[str]:

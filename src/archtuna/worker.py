@@ -537,14 +537,13 @@ def set_sampler(study: Study, sampler: str | BaseSampler | None, orders: Orders)
 def evaluator_for(study: Study, data: Data, split: Split, orders: Orders, given: Any) -> Evaluator:
     if given is not None:
         return evaluator_of(given, study.objectives, len(data.classes))
-    sizes = study.space().input_sizes()
     return TrainEvaluator(
         data,
         split,
         objectives=study.objectives,
         fraction=study.spec.fraction,
         fit=study.spec.data["fit"],
-        via=max(sizes, key=lambda size: size[0] * size[1]),
+        via=study.space().largest_input_size(),
         seed=study.spec.seed or 0,
         device=orders.device,
     )
