@@ -61,7 +61,7 @@ def test_rows_cannot_be_changed():
     ("plain", "message"),
     [
         ({}, "this is not an architecture .KeyError: 'format'"),
-        ({"format": 99, "backbone": []}, "format 99, this archtuna reads up to 1\nhint: pip install --upgrade"),
+        ({"format": 99, "backbone": []}, "format 99, this archtuna reads up to 2\nhint: pip install --upgrade"),
         ({"format": 1, "input_channel": 3, "input_size": [8], "backbone": []}, "not an architecture .ValueError"),
         ({"format": 1, "input_channel": 3, "input_size": [8, 8], "backbone": [[1, 2]]}, "not an architecture"),
     ],

@@ -89,7 +89,7 @@ def test_the_map_names_every_module():
 
 
 def test_the_reference_of_the_file_names_every_key_and_its_example_is_read():
-    from archtuna.space import KEYS
+    from archtuna.modelfile import KEYS
 
     text = (ROOT / "docs" / "format.md").read_text()
     assert [key for key in KEYS if key != "format" and f"`{key}`" not in text] == []

@@ -78,34 +78,82 @@ class Slot:
     Attributes:
         place: where it stands, for errors.
         choice: the choice, or None for a fixed value.
+        value: what stands there, where it is fixed.
     """
 
     place: Value
     choice: Choice | None
+    value: Any = None
 
     def get(self, pick: Pick) -> Any:
-        return self.place.scalar if self.choice is None else pick(self.choice)
+        return self.value if self.choice is None else pick(self.choice)
 
-    def check(self, coerce: Callable[[Any], Any]) -> None:
-        """Check that every value that can come to stand here is possible.
+    def choices(self) -> tuple[Choice, ...]:
+        return () if self.choice is None else (self.choice,)
 
-        Raises:
-            SpecError: one is not; the error points here.
-        """
-        candidates = (self.place.scalar,) if self.choice is None else self.choice.values()
-        ends = candidates if candidates is not None else self.choice.extremes() if self.choice else ()
-        for value in ends:
-            try:
-                coerce(value)
-            except SpecError:
-                raise
-            except ValueError as error:
-                raise self.place.error(str(error)) from None
+    def candidates(self) -> tuple[Any, ...]:
+        """Every value that can come to stand here; the ends of a continuous range."""
+        if self.choice is None:
+            return (self.value,)
+        return self.choice.values() or self.choice.extremes()
+
+
+@dataclass(frozen=True)
+class ListSlot:
+    """A list in a file, each element of which may be a choice."""
+
+    place: Value
+    items: tuple[Slot | ListSlot, ...]
+    choice: None = None
+
+    def get(self, pick: Pick) -> tuple[Any, ...]:
+        return tuple(item.get(pick) for item in self.items)
+
+    def choices(self) -> tuple[Choice, ...]:
+        return tuple(choice for item in self.items for choice in item.choices())
+
+    def candidates(self) -> tuple[Any, ...]:
+        """The list of first options, and that with each other option of each element."""
+        first = tuple(item.candidates()[0] for item in self.items)
+        others = (
+            (*first[:i], value, *first[i + 1 :]) for i, item in enumerate(self.items) for value in item.candidates()[1:]
+        )
+        return (first, *others)
+
+
+AnySlot = Slot | ListSlot
+
+
+def check(slot: AnySlot, coerce: Callable[[Any], Any]) -> None:
+    """Check that every value that can come to stand in a place is possible.
+
+    Raises:
+        SpecError: one is not; the error points there.
+    """
+    for value in slot.candidates():
+        try:
+            coerce(value)
+        except SpecError:
+            raise
+        except ValueError as error:
+            raise slot.place.error(str(error)) from None
 
 
 def fixed(value: object, place: Value) -> Slot:
     """Return a slot that holds ``value`` and points at ``place``."""
-    return Slot(place.with_content(value), None)
+    return Slot(place, None, value)
+
+
+def read_argument(place: Value, name: str, shared: Mapping[str, Choice]) -> AnySlot:
+    """Read the place of an argument: a scalar, or a list of them.
+
+    Raises:
+        SpecError: a mapping stands there, or a text looks like a choice and is none.
+    """
+    if not place.is_list:
+        return read_slot(place, name, shared)
+    items = place.items()
+    return ListSlot(place, tuple(read_argument(item, f"{name}.{i}", shared) for i, item in enumerate(items)))
 
 
 def read_slot(place: Value, name: str, shared: Mapping[str, Choice]) -> Slot:
@@ -121,7 +169,7 @@ def read_slot(place: Value, name: str, shared: Mapping[str, Choice]) -> Slot:
     """
     text = place.scalar
     if not isinstance(text, str):
-        return Slot(place, None)
+        return Slot(place, None, text)
     reference = _REFERENCE.fullmatch(text)
     if reference:
         if reference[1] not in shared:
@@ -130,7 +178,7 @@ def read_slot(place: Value, name: str, shared: Mapping[str, Choice]) -> Slot:
                 f"no shared choice is named '{reference[1]}'", hint=nearest(reference[1], shared) or known
             )
         return Slot(place, shared[reference[1]])
-    return Slot(place, read_choice(place, name))
+    return Slot(place, read_choice(place, name), text)
 
 
 def read_choice(place: Value, name: str) -> Choice | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,18 @@ class Value:
         """Another scalar at the same place."""
         return Value(_Node(content, self._node.line), self.path, self.file)
 
+    def without(self, keys: Iterable[str]) -> Value:
+        """This mapping without some of its keys."""
+        left = {key: node for key, node in self._node.content.items() if key not in set(keys)}
+        lines = {key: line for key, line in (self._node.keys or {}).items() if key in left}
+        return Value(_Node(left, self._node.line, lines), self.path, self.file)
+
+    def substituted(self, texts: Mapping[str, Value]) -> Value:
+        """The same value with these texts, wherever they are whole scalars, replaced by other values."""
+        return Value(
+            _substituted(self._node, {text: value._node for text, value in texts.items()}), self.path, self.file
+        )
+
     def key_line(self, key: str) -> int | None:
         """Line on which a key of this mapping stands."""
         return (self._node.keys or {}).get(key)
@@ -131,26 +143,46 @@ class Value:
         return SpecError(message, hint=hint, file=self.file, line=self.line, path=self.path, value=value)
 
 
+def _substituted(node: _Node, texts: Mapping[str, _Node]) -> _Node:
+    """Nesting is bounded, and so is this recursion."""
+    if isinstance(node.content, dict):
+        return replace(node, content={key: _substituted(below, texts) for key, below in node.content.items()})
+    if isinstance(node.content, list):
+        return replace(node, content=[_substituted(below, texts) for below in node.content])
+    return texts.get(node.content, node) if isinstance(node.content, str) else node
+
+
 def read(path: str | Path) -> Value:
     """Read a YAML file.
 
     Raises:
         SpecError: the file is missing, too large, not UTF-8 text, or no YAML that archtuna reads.
     """
+    return parse(text_of(path), file=str(path))
+
+
+def text_of(path: str | Path) -> str:
+    """Return the text of a file.
+
+    Raises:
+        SpecError: the file is missing, too large, not UTF-8 text, or cannot be read.
+    """
     path = Path(path)
     name = str(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
+        with open(path, "rb") as file:
+            # Not by the size that the system tells: a device has none, and no end either.
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            size = max(path.stat().st_size, len(content))
             raise SpecError(f"the file has {size:,} bytes; a model file has at most {MAX_BYTES:,}", file=name)
-        text = path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError(f"not UTF-8 text (byte {error.start})", file=name, hint="save the file as UTF-8") from None
     except FileNotFoundError:
         raise SpecError("no such file", file=name, hint=_sibling(path)) from None
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be read ({getattr(error, 'strerror', None) or error})", file=name) from None
-    return parse(text, file=name)
 
 
 def _sibling(path: Path) -> str | None:

@@ -8,6 +8,8 @@
     ├── ExportError         (RuntimeError)  an export that failed or differs from its model
     ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
     ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
+    ├── UnknownNameError    (KeyError)      a block or metric that is not registered (in ``registry``)
+    ├── BlockImportError    (ImportError)   a module that was to be imported for its blocks and cannot be
     └── MissingExtraError   (ImportError)   an optional dependency that is not installed
 
 Each also is the builtin that a caller would catch. ``str(error)`` is the whole text for a person: place, problem, hint.
@@ -68,6 +70,14 @@ class ShapeError(ArchtunaError, ValueError):
         self.row = row
 
 
+class Misfit(ValueError):
+    """What a block says of an input that it cannot take; it becomes a ``ShapeError`` that knows the row."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
 class DataError(ArchtunaError, ValueError):
     """Pictures or labels that cannot be used."""
 
@@ -90,6 +100,10 @@ class TrialError(ArchtunaError, RuntimeError):
     def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+
+
+class BlockImportError(ArchtunaError, ImportError):
+    """A module that was to be imported for its blocks and cannot be."""
 
 
 class MissingExtraError(ArchtunaError, ImportError):

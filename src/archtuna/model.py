@@ -8,7 +8,8 @@ its new blocks: a search asks for thousands of networks that share nearly all of
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,30 +19,30 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import archtuna.blocks  # noqa: F401  (registers the zoo)
-from archtuna.architecture import Architecture, Row
-from archtuna.blocks.head import TAKES_VECTOR
-from archtuna.errors import ArchtunaError, ShapeError
-from archtuna.registry import BLOCKS
+from archtuna.architecture import INPUT, PICTURE, Architecture, Row
+from archtuna.errors import ArchtunaError, Misfit, ShapeError
+from archtuna.registry import BLOCKS, Block
 
 MAX_PARAMETERS = 2_000_000_000
 MAX_ACTIVATIONS = 4_000_000_000
 
-Shape = tuple[int, ...]
+Shape = tuple[Any, ...]
+"""One picture's tensor without the batch: ``(C, H, W)`` or ``(F,)``; a tuple of such where a block gives several maps."""
 
 
 @dataclass(frozen=True)
 class UnitFacts:
-    """What one copy of a block is at one input shape.
+    """What one copy of a block is at its inputs' shapes.
 
     Attributes:
-        input: shape of one picture's input, without the batch: ``(C, H, W)`` or ``(F,)``.
-        output: likewise for its output.
+        inputs: the shape of each input.
+        output: the shape of its output.
         params: trainable parameters.
         macs: multiply-accumulates of convolutions and matrix products for one picture.
         state: numbers that a checkpoint stores: parameters and batch-norm statistics.
     """
 
-    input: Shape
+    inputs: tuple[Shape, ...]
     output: Shape
     params: int
     macs: int
@@ -52,102 +53,198 @@ def survey(architecture: Architecture) -> list[tuple[int, UnitFacts]]:
     """Return ``(index of the row, facts)`` for every copy of a block, in order.
 
     Raises:
-        ShapeError: a row does not fit what comes before it; the error knows the row.
+        ShapeError: a row does not fit what it takes in; the error knows the row, and names those that it takes from.
     """
     found: list[tuple[int, UnitFacts]] = []
-    shape: Shape = (architecture.input_channels, *architecture.input_size)
-    for index, row in architecture.units():
-        facts = survey_row(row, shape, index)
+    shapes: list[Shape] = [(architecture.input_channels, *architecture.input_size)]
+    for (index, row), inputs in zip(architecture.units(), architecture.wires(), strict=True):
+        given = tuple(shapes[i + 1] for i in inputs)
+        try:
+            facts = survey_row(row, given, index)
+        except ShapeError as error:
+            if len(inputs) == 1:
+                raise
+            sources = ["the picture" if i < 0 else _source(architecture, found[i][0]) for i in inputs]
+            raise joined(error, sources, given) from None
         found.append((index, facts))
-        shape = facts.output
+        shapes.append(facts.output)
     return found
 
 
-def survey_row(row: Row, shape: Shape, index: int | None = None) -> UnitFacts:
-    """Return the facts of one copy of a row at an input shape (without the batch).
+def _source(architecture: Architecture, index: int) -> str:
+    row = architecture.rows[index]
+    return f"row {index} ('{row.name}', {row.module})" if row.name else f"row {index} ({row.module})"
+
+
+def joined(error: ShapeError, sources: Sequence[str], shapes: Sequence[Shape]) -> ShapeError:
+    """Return the error of a row that takes several inputs with what each of them gives."""
+    gives = "; ".join(f"{source} gives {describe(shape)}" for source, shape in zip(sources, shapes, strict=True))
+    return ShapeError(f"{error.message}: {gives}", row=error.row, hint=error.hint)
+
+
+def survey_row(row: Row, shapes: tuple[Shape, ...], index: int | None = None) -> UnitFacts:
+    """Return the facts of one copy of a row at its inputs' shapes (without the batch).
 
     Raises:
-        ShapeError: the block does not fit the shape.
+        ShapeError: the block does not fit them.
     """
-    outcome = _survey_unit(row.module, tuple(row.arguments.items()), shape)
+    outcome = _survey_unit(row.module, BLOCKS[row.module].target, tuple(row.arguments.items()), shapes)
     if isinstance(outcome, UnitFacts):
         return outcome
     message, hint = outcome
     where = "" if index is None else f"row {index} "
-    raise ShapeError(f"{where}{Row(row.module, row.arguments)}: {message}", row=index, hint=hint)
+    raise ShapeError(f"{where}{row}: {message}", row=index, hint=hint)
 
 
 @lru_cache(maxsize=65_536)
 def _survey_unit(
-    module: str, arguments: tuple[tuple[str, Any], ...], shape: Shape
+    module: str, target: object, arguments: tuple[tuple[str, Any], ...], shapes: tuple[Shape, ...]
 ) -> UnitFacts | tuple[str, str | None]:
-    """Return the facts, or the problem and its hint: a failure is remembered like a success."""
+    """Return the facts, or the problem and its hint: a failure is remembered like a success.
+
+    ``target`` is the block's class, so that nothing is remembered of a class that another has replaced.
+    """
+    entry = BLOCKS[module]
+    miscounted = _wrong_number(entry, len(shapes))
+    if miscounted:
+        return miscounted
+    # Somebody else's code may raise anything; a mistake in our own must not pass for a shape that does not fit.
+    ours = (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError)
+    expected = ours if not entry.is_foreign and not module.startswith("nn.") else (Exception,)
     try:
-        unit = make_unit(module, dict(arguments), shape[0], device="meta").eval()
-        params = sum(p.numel() for p in unit.parameters() if p.requires_grad)
-        if params > MAX_PARAMETERS:
-            return f"{params:,} parameters in one block", "channels or kernel are too large"
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            output = unit(torch.empty((1, *shape), device="meta"))
-    except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
-        if isinstance(error, ArchtunaError):
-            raise
-        return _explain(str(error), shape)
-    problem = _vanished(output, shape)
+        return _measured(module, dict(arguments), shapes, "meta")
+    except expected as error:
+        problem: Exception = error
+    if entry.is_foreign:
+        # Code that looks at values, not only at shapes, cannot run on the meta device.
+        with suppress(Exception), torch.random.fork_rng(devices=[]):
+            return _measured(module, dict(arguments), shapes, "cpu")
+    if isinstance(problem, ArchtunaError):
+        raise problem
+    return _explain(problem, shapes)
+
+
+def _wrong_number(entry: Block, given: int) -> tuple[str, str | None] | None:
+    if entry.joins or given == entry.inputs:
+        return None
+    if entry.inputs == 1:
+        return f"takes one input, not {given}", "join them first, with Add or Concat"
+    return f"takes {entry.inputs} inputs, not {given}", "name each of them: {from: [a, b]}"
+
+
+def _measured(
+    module: str, arguments: dict[str, Any], shapes: tuple[Shape, ...], device: str
+) -> UnitFacts | tuple[str, str | None]:
+    """Build a unit and run it once."""
+    unit = make_unit(module, arguments, shapes, device=device).eval()
+    params = sum(p.numel() for p in unit.parameters() if p.requires_grad)
+    if params > MAX_PARAMETERS:
+        return f"{params:,} parameters in one block", "channels or kernel are too large"
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        output = unit(*(_sample(shape, device) for shape in shapes))
+    problem = _vanished(output, shapes)
     if problem:
         return problem
     state = sum(t.numel() for t in unit.state_dict().values() if t.is_floating_point())
-    return UnitFacts(shape, tuple(output.shape[1:]), params, counter.get_total_flops() // 2, state)
+    return UnitFacts(shapes, _shape_of(output), params, counter.get_total_flops() // 2, state)
 
 
-def _vanished(output: object, shape: Shape) -> tuple[str, str | None] | None:
-    if not isinstance(output, Tensor):
-        return f"gives {type(output).__name__}, not a tensor", None
-    if output.numel() == 0:
-        return _TOO_SMALL.format(_size(shape)), _TOO_SMALL_HINT
-    if output.numel() > MAX_ACTIVATIONS:
-        return f"an output of {output.numel():,} values for one picture", "a smaller input_size or fewer channels"
-    return None
+def _sample(shape: Shape, device: str) -> Any:
+    """Return a picture's worth of input: a tensor, or a list of them."""
+    if shape and isinstance(shape[0], tuple):
+        return [_sample(part, device) for part in shape]
+    return torch.empty((1, *shape), device=device) if device == "meta" else torch.zeros((1, *shape))
 
 
-_TOO_SMALL = "a map of {} is too small: nothing would be left of it"
-_TOO_SMALL_HINT = "fewer rows with a stride, or a larger input_size"
+def _shape_of(output: Any) -> Shape:
+    return tuple(output.shape[1:]) if isinstance(output, Tensor) else tuple(_shape_of(part) for part in output)
 
 
-def _explain(problem: str, shape: Shape) -> tuple[str, str | None]:
-    """Turn torch's words for a shape that does not fit into ours."""
-    first = problem.strip().splitlines()[0] if problem.strip() else "does not fit"
+def _vanished(output: object, shapes: tuple[Shape, ...]) -> tuple[str, str | None] | None:
+    parts = list(output) if isinstance(output, list | tuple) else [output]
+    for part in parts:
+        if not isinstance(part, Tensor):
+            return f"gives {type(part).__name__}, not a tensor", None
+        if part.dim() < 2:
+            return f"gives a tensor of shape {list(part.shape)} for one picture: the first axis is the batch's", None
+        if part.numel() == 0:
+            return _too_small(shapes)
+        if part.numel() > MAX_ACTIVATIONS:
+            return f"an output of {part.numel():,} values for one picture", "a smaller input_size or fewer channels"
+    return None if parts else ("gives nothing", None)
+
+
+def _too_small(shapes: tuple[Shape, ...]) -> tuple[str, str]:
+    size = " and ".join(map(describe, shapes))
+    return (
+        f"a map of {size} is too small: nothing would be left of it",
+        "fewer rows with a stride, or a larger input_size",
+    )
+
+
+def _explain(error: Exception, shapes: tuple[Shape, ...]) -> tuple[str, str | None]:
+    """Turn the words of torch, or of somebody's block, for a shape that does not fit into ours."""
+    text, shape = str(error).strip(), shapes[0]
+    first = text.splitlines()[0] if text else type(error).__name__
+    vector = len(shape) == 1 and not isinstance(shape[0], tuple)
+    if isinstance(error, Misfit) and len(shapes) > 1:
+        return first, error.hint
+    if isinstance(error, Misfit):
+        return f"{first}, and its input is {'a vector' if vector else 'a map'} of {describe(shape)}", error.hint
     if re.search(r"[Kk]ernel size can't be greater|[Oo]utput size is too small|too small", first):
-        return _TOO_SMALL.format(_size(shape)), _TOO_SMALL_HINT
+        return _too_small(shapes)
     if "must be divisible by groups" in first:
         return f"{shape[0]} input channels and the output channels must be divisible by groups", None
     if re.search(r"size of tensor a|must match|broadcast", first):
         hint = "an even kernel changes the size of a map: use an odd one"
-        return f"the residual does not fit the input of {_size(shape)}", hint
-    if first == TAKES_VECTOR:
-        return f"{first}, and its input is a map of {_size(shape)}", "put GlobalAvgPool and Flatten before it"
-    if re.search(r"Expected \dD|expected \dD|input of size|non-empty \dD", first) and len(shape) == 1:
+        return f"the residual does not fit the input of {describe(shape)}", hint
+    if vector and re.search(r"Expected \dD|expected \dD|input of size|non-empty \dD", first):
         return f"takes a map, and its input is a vector of {shape[0]} values", "move it before Flatten"
-    return f"does not fit an input of {_size(shape)} ({first})", None
+    what = first if isinstance(error, RuntimeError | ValueError) else f"{type(error).__name__}: {first}"
+    return f"does not fit an input of {' and '.join(map(describe, shapes))} ({what})", None
 
 
-def _size(shape: Shape) -> str:
+def describe(shape: Shape) -> str:
+    """Write a shape in words: ``16 channels, 8x8 pixels``."""
+    if shape and isinstance(shape[0], tuple):
+        return f"{len(shape)} maps ({'; '.join(map(describe, shape))})"
     if len(shape) == 1:
         return f"{shape[0]} values"
+    if len(shape) == 2:
+        return f"{shape[0]} tokens of {shape[1]} values"
     return f"{shape[0]} channels, {'x'.join(str(n) for n in shape[1:])} pixels"
 
 
-def make_unit(module: str, arguments: Mapping[str, Any], in_channels: int, *, device: str = "cpu") -> nn.Module:
+def channels_of(shape: Shape) -> Any:
+    """Return the channels of a shape; a tuple of them where it is several maps."""
+    return tuple(map(channels_of, shape)) if isinstance(shape[0], tuple) else shape[0]
+
+
+def make_unit(
+    module: str, arguments: Mapping[str, Any], shapes: tuple[Shape, ...], *, device: str = "cpu"
+) -> nn.Module:
     """Return one new block.
+
+    Args:
+        module: its name.
+        arguments: all of its arguments.
+        shapes: of its inputs, without the batch; their channels are what the block is told of them.
+        device: where its weights go.
 
     Raises:
         UnknownNameError: no block has that name.
         ValueError, TypeError: what the block's constructor says of its arguments.
     """
     entry = BLOCKS[module]
-    inputs = {"in_channels": in_channels} if entry.wants_channels else {}
+    channels = tuple(map(channels_of, shapes))
+    told = (
+        {} if entry.channels_argument is None else {entry.channels_argument: channels if entry.joins else channels[0]}
+    )
     with torch.device(device):
-        return entry.target(**inputs, **arguments)
+        unit = entry.target(**told, **arguments)
+    if not isinstance(unit, nn.Module):
+        raise TypeError(f"{entry.name} gives {type(unit).__name__}, not a torch.nn.Module")
+    return unit
 
 
 def check_output(architecture: Architecture, classes: int | None = None) -> int:
@@ -165,7 +262,7 @@ def check_output(architecture: Architecture, classes: int | None = None) -> int:
     row, output = len(architecture.rows) - 1, facts[-1][1].output
     if any(n != 1 for n in output[1:]):
         raise ShapeError(
-            f"row {row} {architecture.rows[row]}: the network ends in a map of {_size(output)}, not in one value per class",
+            f"row {row} {architecture.rows[row]}: the network ends in a map of {describe(output)}, not in one value per class",
             row=row,
             hint="end it with GlobalAvgPool, Flatten and Linear",
         )
@@ -175,9 +272,7 @@ def check_output(architecture: Architecture, classes: int | None = None) -> int:
 
 
 def _wrong_classes(architecture: Architecture, outputs: int, classes: int) -> ShapeError:
-    deciding = [
-        i for i, row in enumerate(architecture.rows) if {"channels", "features", "expand1x1"} & set(row.arguments)
-    ]
+    deciding = [i for i, row in enumerate(architecture.rows) if _WIDTHS & set(row.arguments)]
     row = deciding[-1] if deciding else len(architecture.rows) - 1
     rounded = outputs % 8 == 0 and outputs - 8 < classes < outputs and BLOCKS[architecture.rows[row].module].scaled
     hint = f"end it with Linear [{classes}]"
@@ -188,6 +283,9 @@ def _wrong_classes(architecture: Architecture, outputs: int, classes: int) -> Sh
         row=row,
         hint=hint,
     )
+
+
+_WIDTHS = {"channels", "features", "expand1x1", "out_channels", "out_features", "classes", "num_classes"}
 
 
 class Network(nn.Module):
@@ -203,15 +301,33 @@ class Network(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.layers = nn.Sequential(*_units(architecture))
+        self._steps = None if architecture.is_chain else _steps(architecture.wires())
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits ``(N, classes)`` of pictures ``(N, C, H, W)``."""
-        return self.layers(x).flatten(1)
+        if self._steps is None:
+            return self.layers(x).flatten(1)
+        outputs: dict[int, Any] = {PICTURE: x}
+        for index, (unit, (inputs, finished)) in enumerate(zip(self.layers, self._steps, strict=True)):
+            outputs[index] = unit(*[outputs[i] for i in inputs])
+            for i in finished:
+                del outputs[i]
+        return outputs[len(self.layers) - 1].flatten(1)
+
+
+def _steps(wires: Sequence[tuple[int, ...]]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return for each unit what it takes, and which outputs nobody takes after it, so that their memory is given back."""
+    last = {i: index for index, inputs in enumerate(wires) for i in inputs}
+    last = {index: index for index in range(len(wires) - 1)} | last
+    finished: dict[int, list[int]] = {}
+    for i, index in last.items():
+        finished.setdefault(index, []).append(i)
+    return [(inputs, tuple(finished.get(index, ()))) for index, inputs in enumerate(wires)]
 
 
 def _units(architecture: Architecture) -> Iterator[nn.Module]:
     for (_, row), (_, facts) in zip(architecture.units(), survey(architecture), strict=True):
-        yield make_unit(row.module, row.arguments, facts.input[0])
+        yield make_unit(row.module, row.arguments, facts.inputs)
 
 
 def build(architecture: Architecture) -> Network:
@@ -226,7 +342,11 @@ def build(architecture: Architecture) -> Network:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One line of the layer table: ``n`` copies of a block, shapes without the batch."""
+    """One line of the layer table: ``n`` copies of a block, shapes without the batch.
+
+    ``input`` is a tuple of shapes where the row takes several; ``name`` and ``sources`` are what the row is called and takes
+    from, None where that is the row before.
+    """
 
     idx: int
     n: int
@@ -236,6 +356,8 @@ class TableRow:
     input: Shape
     output: Shape
     macs: int
+    name: str | None = None
+    sources: tuple[str, ...] | None = None
 
 
 def table(architecture: Architecture) -> list[TableRow]:
@@ -245,12 +367,25 @@ def table(architecture: Architecture) -> list[TableRow]:
         ShapeError: rows do not fit each other.
     """
     lines: list[TableRow] = []
-    units = survey(architecture)
+    by_row: list[list[UnitFacts]] = [[] for _ in architecture.rows]
+    for index, facts in survey(architecture):
+        by_row[index].append(facts)
+    names = architecture.names()
     for index, row in enumerate(architecture.rows):
-        facts = [f for i, f in units if i == index]
-        params, macs = sum(f.params for f in facts), sum(f.macs for f in facts)
-        first, last = facts[0], facts[-1]
+        units = by_row[index]
+        first = units[0].inputs
         lines.append(
-            TableRow(index, row.repeat, params, row.module, dict(row.arguments), first.input, last.output, macs)
+            TableRow(
+                idx=index,
+                n=row.repeat,
+                params=sum(f.params for f in units),
+                module=row.module,
+                arguments=dict(row.arguments),
+                input=first[0] if len(first) == 1 else first,
+                output=units[-1].output,
+                macs=sum(f.macs for f in units),
+                name=names[index],
+                sources=None if row.inputs is None else tuple(INPUT if i < 0 else str(names[i]) for i in row.inputs),
+            )
         )
     return lines

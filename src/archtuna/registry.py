@@ -5,13 +5,20 @@ A registry maps a name to a described record. Describing a block needs no torch;
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import logging
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import metadata
 from typing import Any, Generic, Literal, TypeVar
 
-from archtuna.errors import ArchtunaError, nearest
+from archtuna.errors import ArchtunaError, BlockImportError, nearest
 from archtuna.signature import Parameter, parameters_of
+
+log = logging.getLogger("archtuna")
 
 Entry = TypeVar("Entry")
 
@@ -27,11 +34,15 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
 
     Args:
         kind: what an entry is, for messages: ``block``, ``metric``.
+        group: an entry-point group. What installed packages offer in it is imported when a name is first not found or all
+            names are first listed; a package that fails to import is passed over with a warning.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, group: str | None = None) -> None:
         self.kind = kind
+        self._group = group
         self._entries: dict[str, Entry] = {}
+        self._families: dict[str, Callable[[str], Entry | None]] = {}
 
     def add(self, name: str, entry: Entry) -> None:
         """Register ``entry`` as ``name``.
@@ -45,18 +56,49 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise ValueError(f"a {self.kind} named '{name}' exists already ({_origin(known)})")
         self._entries[name] = entry
 
+    def add_family(self, prefix: str, make: Callable[[str], Entry | None]) -> None:
+        """Let ``make`` describe every name that begins with ``prefix``; it returns None for one that it does not know."""
+        self._families[prefix] = make
+
     def __getitem__(self, name: str) -> Entry:
-        try:
-            return self._entries[name]
-        except KeyError:
+        entry = self._find(name)
+        if entry is None:
+            self._discover()
+            entry = self._find(name)
+        if entry is None:
             hint = nearest(name, self) or f"known: {', '.join(sorted(self))}"
-            raise UnknownNameError(f"no {self.kind} is named '{name}'", hint=hint) from None
+            raise UnknownNameError(f"no {self.kind} is named '{name}'", hint=hint)
+        return entry
+
+    def _find(self, name: str) -> Entry | None:
+        for prefix, make in self._families.items():
+            if name not in self._entries and name.startswith(prefix):
+                made = make(name)
+                if made is not None:
+                    return self._entries.setdefault(name, made)
+        return self._entries.get(name)
+
+    def _discover(self) -> None:
+        """Import what installed packages offer, once."""
+        group, self._group = self._group, None
+        for point in metadata.entry_points(group=group) if group else ():
+            try:
+                point.load()
+            except Exception as error:  # Somebody else's code may fail in any way; the rest must go on.
+                log.warning(
+                    "the package that offers %s '%s' (%s) cannot be imported: %s",
+                    self.kind,
+                    point.name,
+                    point.value,
+                    error,
+                )
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        self._discover()
+        return iter([name for name in self._entries if not name.startswith(tuple(self._families) or "\0")])
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(1 for _ in self)
 
 
 def _origin(entry: object) -> str:
@@ -65,7 +107,7 @@ def _origin(entry: object) -> str:
     return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', repr(target))}"
 
 
-RepeatRule = Literal["stride first", "stride last", "widen last", "each", "once"]
+RepeatRule = Literal["stride first", "stride last", "widen last", "inside", "each", "once"]
 
 
 @dataclass(frozen=True)
@@ -74,35 +116,74 @@ class Block:
 
     Attributes:
         name: as model files write it.
-        target: called with the input's channels, if it asks for ``in_channels``, and its arguments by name.
+        target: called with the input's channels, if it asks for them, and its arguments by name.
         parameters: its arguments in the order of a positional list.
         repeat: what n copies in one row are. ``stride first`` and ``stride last`` say which copy has the stride, ``widen
-            last`` keeps the input's channels in all copies but the last, ``each`` repeats as it is, ``once`` ignores n.
-        scaled: whether ``width_multiple`` applies to ``channels``.
+            last`` keeps the input's channels in all copies but the last, ``inside`` hands n on as the argument ``repeats``,
+            ``each`` repeats as it is, ``once`` ignores n.
+        scaled_argument: the argument to which ``width_multiple`` applies, or None.
         canonical: fills in arguments that follow from others, so that one network has one spelling.
         meaning: one sentence for people.
         paper: where the structure comes from, or "".
+        inputs: how many outputs of other rows it takes; None for two or more.
+        channels_argument: the argument that is told the input's channels (a tuple where it takes two or more inputs), or
+            None where it asks for none.
+        later: arguments that the block did not always have. They are written down only where they differ from their
+            default, so that the keys of older networks stay what they were.
+        arguments_meaning: what single arguments mean, where their name does not say it.
     """
 
     name: str
     target: Callable[..., Any]
     parameters: tuple[Parameter, ...]
-    repeat: RepeatRule
-    scaled: bool
-    canonical: Callable[[dict[str, Any]], dict[str, Any]]
-    meaning: str
-    paper: str
+    repeat: RepeatRule = "each"
+    scaled_argument: str | None = None
+    canonical: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    meaning: str = ""
+    paper: str = ""
+    inputs: int | None = 1
+    channels_argument: str | None = None
+    later: tuple[str, ...] = ()
+    arguments_meaning: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def wants_channels(self) -> bool:
         """Whether the target is told the channels of its input."""
-        return "in_channels" in inspect.signature(self.target).parameters
+        return self.channels_argument is not None
+
+    @property
+    def scaled(self) -> bool:
+        """Whether ``width_multiple`` applies to it."""
+        return self.scaled_argument is not None
+
+    @property
+    def joins(self) -> bool:
+        """Whether it takes the outputs of two or more rows."""
+        return self.inputs is None
+
+    @property
+    def module(self) -> str:
+        """The Python module that defines it."""
+        return str(getattr(self.target, "__module__", "?"))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is defined outside archtuna, so that whoever loads a network with it has to import it first."""
+        return self.module.partition(".")[0] not in ("archtuna", "torch")
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
 
+    def complete(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return the one spelling of these arguments, which have a value for each parameter."""
+        complete = self.canonical(arguments)
+        for name in self.later:
+            if complete[name] == next(p.default for p in self.parameters if p.name == name):
+                del complete[name]
+        return complete
 
-BLOCKS: Registry[Block] = Registry("block")
+
+BLOCKS: Registry[Block] = Registry("block", group="archtuna.blocks")
 
 
 def block(
@@ -110,32 +191,113 @@ def block(
     *,
     name: str | None = None,
     repeat: RepeatRule | None = None,
-    scaled: bool = False,
+    scaled: bool | str = False,
     canonical: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     paper: str = "",
+    inputs: int | Literal["auto"] | None = "auto",
+    in_channels: str = "in_channels",
+    later: tuple[str, ...] = (),
+    explain: Mapping[str, str] | None = None,
 ) -> Any:
     """Register an ``nn.Module`` class, or a function that returns a module, as a block of model files.
 
-    Usable bare or with arguments; returns the target unchanged. Without ``repeat`` a block that has a ``stride`` strides in
-    the first of its copies, any other repeats as it is. The remaining arguments are ``Block``'s attributes.
+    Its signature is its schema: annotations (``int``, ``float``, ``bool``, ``str``, ``Literal``, lists of these, or those
+    of ``archtuna.signature``) say what a file may write, defaults what may be left out. A whole model that gives one value
+    per class is a block like any other. Usable bare or with arguments; returns the target unchanged.
+
+        @archtuna.block
+        class Shift(nn.Module):
+            \"\"\"Moves the map by a few pixels.\"\"\"
+            def __init__(self, in_channels: int, channels: int, pixels: int = 1): ...
+
+    Args:
+        target: the class or function.
+        name: as model files write it; by default the target's.
+        repeat: what several copies in one row are (``Block.repeat``); by default the first strides where there is a
+            ``stride``, else each repeats as it is.
+        scaled: whether ``width_multiple`` applies to ``channels``, or to the argument named here.
+        canonical: fills in arguments that follow from others.
+        paper: where the structure comes from.
+        inputs: how many outputs of other rows it takes, None for two or more; by default what ``forward`` takes (one where
+            that cannot be seen).
+        in_channels: the argument that is told the input's channels, where there is one of that name.
+        later: arguments that the block did not always have.
+        explain: what single arguments mean.
 
     Raises:
-        TypeError: a parameter's annotation is nothing that a file could hold.
+        TypeError: a required parameter is annotated with what no file could hold.
         ValueError: another block has that name.
     """
     if target is None:
-        return lambda late: block(late, name=name, repeat=repeat, scaled=scaled, canonical=canonical, paper=paper)
-    parameters = parameters_of(target, skip=("self", "in_channels"))
+        return partial(
+            block, name=name, repeat=repeat, scaled=scaled, canonical=canonical, paper=paper, inputs=inputs,
+            in_channels=in_channels, later=later, explain=explain,
+        )  # fmt: skip
+    parameters = parameters_of(target, skip=("self", in_channels))
     strided = any(p.name == "stride" for p in parameters)
     entry = Block(
         name=name or target.__name__,
         target=target,
         parameters=parameters,
         repeat=repeat or ("stride first" if strided else "each"),
-        scaled=scaled,
+        scaled_argument=("channels" if scaled is True else scaled) or None,
         canonical=canonical,
         meaning=(inspect.getdoc(target) or "").split("\n\n")[0].replace("\n", " "),
         paper=paper,
+        inputs=inputs_of(target) if inputs == "auto" else inputs,
+        channels_argument=in_channels if in_channels in inspect.signature(target).parameters else None,
+        later=later,
+        arguments_meaning=dict(explain or {}),
     )
     BLOCKS.add(entry.name, entry)
     return target
+
+
+def inputs_of(target: Any) -> int | None:
+    """Return how many tensors a module's ``forward`` needs; None for ``*inputs``, 1 where it cannot be seen."""
+    forward = getattr(target, "forward", None)
+    # torch.nn.Module's own stands for a method that is yet to be written, and takes anything.
+    if forward is None or forward.__name__ == "_forward_unimplemented":
+        return 1
+    try:
+        parameters = list(inspect.signature(forward).parameters.values())[1:]
+    except (TypeError, ValueError):
+        return 1
+    if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters):
+        return None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return max(1, sum(1 for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty))
+
+
+def import_blocks(names: Iterable[str]) -> tuple[str, ...]:
+    """Import modules for the blocks that they register, and return their names.
+
+    Only people ask for this, on the command line or in Python; no file can. The working folder is looked in first, as
+    ``python -m`` does.
+
+    Raises:
+        BlockImportError: a module is not found, or fails while it is imported; the error says where.
+    """
+    modules = tuple(dict.fromkeys(name.removesuffix(".py").replace("/", ".").strip(".") for name in names))
+    if modules and "" not in sys.path:
+        sys.path.insert(0, "")
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # The module is a user's code: whatever it raises is told in one line.
+            hint = "name a module as Python's import does: my_blocks, or package.my_blocks"
+            missing = isinstance(error, ModuleNotFoundError) and error.name and module.startswith(error.name)
+            words = f"no module '{module}'" if missing else f"'{module}' fails with {type(error).__name__}: {error}"
+            raise BlockImportError(
+                f"cannot import blocks: {words}", hint=hint if missing else _failed_at(error)
+            ) from error
+    return modules
+
+
+def _failed_at(error: BaseException) -> str | None:
+    """Return the file and line in which somebody's module failed."""
+    trace, place = error.__traceback__, None
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -123,7 +123,7 @@ def check_lines(space: SearchSpace) -> list[str]:
 def setting_lines(space: SearchSpace) -> list[str]:
     """Return every setting of a search, and which of them the file gives."""
     given, lines = space.settings, []
-    chosen = {name: str(slot.choice or slot.place.scalar) for name, slot in space.training.items()}
+    chosen = {name: str(slot.choice or slot.value) for name, slot in space.training.items()}
     for section, defaults, own in (
         ("data", DataSettings(), given.data),
         ("training", space.default().recipe, chosen),

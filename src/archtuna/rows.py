@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from archtuna.architecture import Row
-from archtuna.choice import Choice, Pick, Slot, read_slot
-from archtuna.dialect import from_position, rows_of, scaled_depth, scaled_width
+from archtuna.choice import AnySlot, Choice, Pick, Slot, check
+from archtuna.dialect import CLASSIC, Dialect, rows_of, scaled_depth
 from archtuna.document import Value
 from archtuna.errors import nearest
 from archtuna.registry import BLOCKS, Block
@@ -38,51 +38,92 @@ class RowTemplate:
         repeat, module: its first two items.
         positional: arguments of a list, in order.
         named: arguments by name; they win over positional ones.
+        dialect: how its arguments are read.
+        scaled: whether the file's multiples apply to it.
     """
 
     name: str
     place: Value
     repeat: Slot
     module: Slot
-    positional: tuple[Slot, ...] = ()
-    named: Mapping[str, Slot] = field(default_factory=dict)
+    positional: tuple[AnySlot, ...] = ()
+    named: Mapping[str, AnySlot] = field(default_factory=dict)
+    dialect: Dialect = CLASSIC
+    scaled: bool = True
+
+    @property
+    def label(self) -> str:
+        """What the row is, in a word."""
+        return str(self.module.choice or self.module.value)
 
     def blocks(self) -> list[Block]:
         """The blocks that the module can be."""
-        values = self.module.choice.values() if self.module.choice else (self.module.place.scalar,)
-        return [BLOCKS[str(value)] for value in values or ()]
+        return [BLOCKS[str(value)] for value in self.module.candidates()]
 
-    def slots(self, block: Block) -> dict[str, tuple[Slot, bool]]:
+    def slots(self, block: Block) -> dict[str, tuple[AnySlot, bool]]:
         """The slots that count when the module is ``block``, by argument, and whether they are positional."""
-        given = {p.name: (slot, True) for p, slot in zip(block.parameters, self.positional, strict=False)}
-        return given | {name: (slot, False) for name, slot in self.named.items() if block.parameter(name)}
+        order = self.dialect.order(block, self._given())
+        given = {p.name: (slot, True) for p, slot in zip(order, self.positional, strict=False) if p}
+        for name, slot in self.named.items():
+            parameter = self.dialect.parameter(block, name)
+            if parameter:
+                given[parameter.name] = (slot, False)
+        return self.dialect.implied(block, given) | given
 
-    def resolve(self, pick: Pick, multiples: Multiples, in_channels: int) -> list[Row]:
-        """Return the rows that this one becomes, none where a choice of 0 copies was taken."""
+    def _given(self) -> list[Any]:
+        return [slot.value if isinstance(slot, Slot) else None for slot in self.positional]
+
+    @property
+    def can_vanish(self) -> bool:
+        """Whether a choice may leave the row out."""
+        return self.repeat.choice is not None and 0 in self.repeat.candidates()
+
+    def copies(self, pick: Pick, multiples: Multiples) -> int:
+        """Return how many copies there are, 0 where a choice of none was taken."""
         repeat = REPEAT.coerce(self.repeat.get(pick))
-        block = BLOCKS[str(self.module.get(pick))]
         if repeat == 0:
-            if self.repeat.choice:
-                return []
-            repeat = 1
+            return 0 if self.repeat.choice else 1
+        return scaled_depth(repeat, multiples.depth if self.scaled else 1.0)
+
+    def block(self, pick: Pick) -> Block:
+        """Return the block that the module is."""
+        return BLOCKS[str(self.module.get(pick))]
+
+    def resolve(self, pick: Pick, multiples: Multiples, in_channels: Any) -> list[Row]:
+        """Return the rows that this one becomes, none where a choice of 0 copies was taken.
+
+        Args:
+            pick: answers choices.
+            multiples: of the file.
+            in_channels: of what the row takes in.
+        """
+        copies = self.copies(pick, multiples)
+        if copies == 0:
+            # Which module it would have been is asked all the same, in the order of the file.
+            self.block(pick)
+            return []
+        block = self.block(pick)
         arguments = self._arguments(block, pick, multiples)
-        return rows_of(block, arguments, scaled_depth(repeat, multiples.depth), in_channels)
+        return rows_of(block, arguments, copies, in_channels)
 
     def _arguments(self, block: Block, pick: Pick, multiples: Multiples) -> dict[str, Any]:
         slots = self.slots(block)
         arguments: dict[str, Any] = {}
         for parameter in block.parameters:
             if parameter.name not in slots:
-                arguments[parameter.name] = (
-                    parameter.coerce(parameter.default) if parameter.default is not None else None
-                )
+                default = parameter.default
+                arguments[parameter.name] = default if default is None else parameter.coerce(default)
                 continue
             slot, positional = slots[parameter.name]
-            value = _coerced(block, parameter, positional, slot.get(pick))
-            if parameter.name == "channels" and block.scaled:
-                value = scaled_width(value, multiples.width, positional=positional)
+            value = self._coerced(block, parameter, positional, slot.get(pick))
+            if parameter.name == block.scaled_argument:
+                width = multiples.width if self.scaled else 1.0
+                value = self.dialect.width(value, width, positional=positional)
             arguments[parameter.name] = value
-        return block.canonical(arguments)
+        return arguments
+
+    def _coerced(self, block: Block, parameter: Parameter, positional: bool, value: Any) -> Any:
+        return parameter.coerce(self.dialect.value(block, parameter.name, value, positional=positional))
 
     def check(self) -> None:
         """Check every value that every argument can take under every module.
@@ -90,10 +131,10 @@ class RowTemplate:
         Raises:
             SpecError: one is impossible, missing, or unknown to the block.
         """
-        self.repeat.check(REPEAT.coerce)
+        check(self.repeat, REPEAT.coerce)
         blocks = self.blocks()
         for name, slot in self.named.items():
-            if not any(block.parameter(name) for block in blocks):
+            if not any(self.dialect.parameter(block, name) for block in blocks):
                 known = sorted({p.name for block in blocks for p in block.parameters})
                 hint = nearest(name, known) or f"known: {', '.join(known) or 'none'}"
                 raise slot.place.error(f"unknown argument of {' and '.join(b.name for b in blocks)}", hint=hint)
@@ -101,17 +142,18 @@ class RowTemplate:
             self._check_block(block)
 
     def _check_block(self, block: Block) -> None:
-        if len(self.positional) > len(block.parameters):
-            names = ", ".join(p.name for p in block.parameters)
+        order = self.dialect.order(block, self._given())
+        if len(self.positional) > len(order):
+            names = ", ".join(p.name for p in order if p)
             raise self.place.error(
-                f"{block.name} takes at most {len(block.parameters)} arguments, not {len(self.positional)}",
-                hint=f"its arguments: {names}" if names else f"write [{self.repeat.place.scalar}, {block.name}, []]",
+                f"{block.name} takes at most {len(order)} arguments, not {len(self.positional)}",
+                hint=f"its arguments: {names}" if names else f"write [{self.repeat.value}, {block.name}, []]",
             )
         slots = self.slots(block)
         for parameter in block.parameters:
             if parameter.name in slots:
                 slot, positional = slots[parameter.name]
-                slot.check(partial(_coerced, block, parameter, positional))
+                check(slot, partial(self._coerced, block, parameter, positional))
             elif parameter.required:
                 raise self.place.error(
                     f"{block.name} needs '{parameter.name}' ({parameter.expected})",
@@ -121,31 +163,25 @@ class RowTemplate:
     def choices(self) -> Iterator[Choice]:
         """Every choice of the row, in the order in which they are asked."""
         for slot in (self.repeat, self.module, *self.positional, *self.named.values()):
-            if slot.choice:
-                yield slot.choice
+            yield from slot.choices()
 
     def size(self, shared: set[str]) -> int:
         """How many ways the row can be resolved, choices of these shared names not counted."""
 
-        def ways(slot: Slot) -> int:
-            if slot.choice is None or slot.choice.name in shared:
-                return 1
-            values = slot.choice.values()
-            return len(values) if values is not None else 1
-
-        per_block = [math.prod(ways(slot) for slot, _ in self.slots(block).values()) for block in self.blocks()]
-        copies = self.repeat.choice.values() if self.repeat.choice else None
-        inside = sum(per_block)
+        per_block = [
+            ways((c for slot, _ in self.slots(block).values() for c in slot.choices()), shared)
+            for block in self.blocks()
+        ]
+        inside, copies = sum(per_block), ways(self.repeat.choices(), shared)
         # A row of no copies is one way, whatever its arguments; the module is asked first and counts.
-        if copies and 0 in copies:
-            return (ways(self.repeat) - 1) * inside + len(per_block)
-        return ways(self.repeat) * inside
+        return (copies - 1) * inside + len(per_block) if self.can_vanish else copies * inside
 
-    def varied(self, name: str, slot: Slot) -> RowTemplate:
+    def varied(self, name: str, slot: AnySlot) -> RowTemplate:
         """Return this row with another value or choice for ``repeat``, ``module`` or an argument."""
-        if name == "repeat":
-            return replace(self, repeat=slot)
-        return self._with_module(slot) if name == "module" else replace(self, named={**self.named, name: slot})
+        if name in ("repeat", "module"):
+            assert isinstance(slot, Slot)
+            return replace(self, repeat=slot) if name == "repeat" else self._with_module(slot)
+        return replace(self, named={**self.named, name: slot})
 
     def _with_module(self, slot: Slot) -> RowTemplate:
         """Name positional arguments by the module that the row had, because another one orders them differently."""
@@ -159,110 +195,15 @@ class RowTemplate:
         block = self.blocks()[0]
         slot, _ = self.slots(block).get(name, (None, False))
         if slot is not None:
-            return None if slot.choice else slot.place.scalar
+            return slot.value if isinstance(slot, Slot) and not slot.choice else None
         parameter = block.parameter(name)
         return None if parameter is None or parameter.required else parameter.default
 
 
-def _coerced(block: Block, parameter: Parameter, positional: bool, value: Any) -> Any:
-    return parameter.coerce(from_position(block, parameter.name, value) if positional else value)
-
-
-@dataclass(frozen=True)
-class AnyTemplate:
-    """Alternatives that are whole rows."""
-
-    choice: Choice
-    place: Value
-    rows: tuple[RowTemplate, ...]
-
-    def resolve(self, pick: Pick, multiples: Multiples, in_channels: int) -> list[Row]:
-        assert self.choice.options is not None
-        taken = self.choice.options.index(pick(self.choice))
-        return self.rows[taken].resolve(pick, multiples, in_channels)
-
-    def choices(self) -> Iterator[Choice]:
-        yield self.choice
-        for row in self.rows:
-            yield from row.choices()
-
-    def size(self, shared: set[str]) -> int:
-        return sum(row.size(shared) for row in self.rows)
-
-
-Template = RowTemplate | AnyTemplate
-
-
-def read_row(place: Value, name: str, shared: Mapping[str, Choice]) -> Template:
-    """Read one element of ``backbone``.
-
-    Raises:
-        SpecError: it is no row.
-    """
-    if place.is_mapping:
-        return _read_any(place, name, shared)
-    return _read_plain(place, name, shared)
-
-
-def _read_any(place: Value, name: str, shared: Mapping[str, Choice]) -> AnyTemplate:
-    entries = place.entries(("any",))
-    alternatives = entries["any"].items() if "any" in entries else []
-    if len(alternatives) < 2:
-        raise place.error("'any' lists at least two rows")
-    rows = tuple(_read_plain(row, f"{name}.any.{i}", shared) for i, row in enumerate(alternatives))
-    labels = [str(row.module.choice or row.module.place.scalar) for row in rows]
-    options = tuple(label if labels.count(label) == 1 else f"{label}#{i}" for i, label in enumerate(labels))
-    return AnyTemplate(Choice(f"{name}.any", "categorical", options), place, rows)
-
-
-def _read_plain(place: Value, name: str, shared: Mapping[str, Choice]) -> RowTemplate:
-    items = place.items()
-    if len(items) != 3:
-        kindle = len(items) in (4, 5) and (
-            items[0].is_list or (items[0].is_scalar and isinstance(items[0].scalar, int))
-        )
-        raise place.error(
-            f"a row has 3 items, not {len(items)}",
-            hint="rows of the form [from, repeat, Module, …] are of another dialect, which is not read yet"
-            if kindle
-            else "write [repeat, Module, [arguments]]",
-        )
-    repeat = read_slot(items[0].at(f"{place.path}.repeat"), f"{name}.repeat", shared)
-    module = _read_module(items[1].at(f"{place.path}.module"), f"{name}.module", shared)
-    row = RowTemplate(name, place, repeat, module)
-    row = replace(row, **_read_arguments(items[2], row, shared))
-    row.check()
-    return row
-
-
-def _read_module(place: Value, name: str, shared: Mapping[str, Choice]) -> Slot:
-    slot = read_slot(place, name, shared)
-    slot.check(lambda value: _known_module(place, value))
-    return slot
-
-
-def _known_module(place: Value, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"must be the name of a block, not {value!r}")
-    if value not in BLOCKS:
-        raise place.error(f"no block is named '{value}'", hint=nearest(value, BLOCKS) or "`archtuna blocks` lists them")
-    return value
-
-
-def _read_arguments(place: Value, row: RowTemplate, shared: Mapping[str, Choice]) -> dict[str, Any]:
-    if place.is_mapping:
-        entries = place.at(row.place.path).entries()
-        return {"named": {name: read_slot(v, f"{row.name}.{name}", shared) for name, v in entries.items()}}
-    if place.is_scalar:
-        raise place.error(
-            "arguments are a list or a mapping", hint="write [repeat, Module, [arguments]], with [] for none"
-        )
-    names = [p.name for p in row.blocks()[0].parameters]
-    slots = []
-    for i, value in enumerate(place.items()):
-        label = names[i] if i < len(names) else str(i)
-        slots.append(read_slot(value.at(f"{row.place.path}.{label}"), f"{row.name}.{label}", shared))
-    return {"positional": tuple(slots)}
+def ways(choices: Iterable[Choice], shared: set[str]) -> int:
+    """Return in how many ways choices can be taken; those of these shared names, and repeated ones, do not count."""
+    counted = {choice.name: choice for choice in choices if choice.name not in shared}
+    return math.prod(len(choice.values() or (None,)) for choice in counted.values())
 
 
 def selected(row: RowTemplate, index: int, selector: Value) -> bool | None:
@@ -304,7 +245,7 @@ def _strides(row: RowTemplate) -> str:
     if block.parameter("stride") is None:
         return "stride1" if block.wants_channels and block.repeat != "once" else ""
     stride = row.fixed("stride")
-    if stride is None:
+    if not isinstance(stride, int):
         return ""
     if stride > 1:
         return "stride2"

@@ -8,39 +8,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from archtuna import document
-from archtuna.architecture import FORMAT, Architecture, Row
-from archtuna.choice import Choice, Pick, Slot, fixed, read_slot
-from archtuna.document import Value
+from archtuna.architecture import PICTURE, Architecture, Row
+from archtuna.choice import Choice, Pick, Slot, check, fixed
 from archtuna.errors import ShapeError, SpecError, nearest
-from archtuna.model import Shape, check_output, survey, survey_row
-from archtuna.recipe import PARAMETERS as TRAINING
+from archtuna.kindle import Files
+from archtuna.model import check_output, survey
+from archtuna.modelfile import CHANNELS, MULTIPLE, NETWORK_KEYS, SIZE, TRAINING, ModelFile, read_model_file, read_size
 from archtuna.recipe import Recipe
-from archtuna.rows import REPEAT, AnyTemplate, Multiples, RowTemplate, Template, read_row, selected
-from archtuna.settings import DATA, SEARCH, Settings, limits_from, objectives_from, seconds_of
-from archtuna.signature import Bounds, Parameter
-
-log = logging.getLogger("archtuna")
+from archtuna.rows import Multiples, ways
+from archtuna.wiring import Builder
 
 DEFAULT_INPUT_SIZE = 224
-MAX_UNITS = 5_000
-
-KEYS = (
-    "format", "input_channel", "input_size", "depth_multiple", "width_multiple", "backbone",
-    "choices", "vary", "data", "training", "objectives", "limits", "search",
-)  # fmt: skip
-_FORMAT = Parameter("format", int, bounds=Bounds(1, FORMAT))
-_CHANNELS = Parameter("input_channel", int, bounds=Bounds(1, 4))
-_SIZE = Parameter("input_size", int, bounds=Bounds(1, 4096))
-_MULTIPLE = Parameter("multiple", float, bounds=Bounds(0.01, 100))
 
 
 @dataclass(frozen=True)
@@ -58,28 +45,8 @@ class Candidate:
     decisions: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class SearchSpace:
-    """A model file with its choices, read and checked.
-
-    Attributes:
-        rows: the backbone's rows as templates.
-        head: the file's single values (input channels and size, multiples) as slots, by key.
-        training: given training values as slots, by name.
-        settings: what the file says of data, objectives, limits and search.
-        text: the file as it was read.
-        file: its name, or None.
-        notes: what the reader passed over, for people.
-    """
-
-    rows: tuple[Template, ...]
-    head: Mapping[str, Slot | tuple[Slot, Slot]]
-    training: Mapping[str, Slot]
-    settings: Settings
-    text: str
-    file: str | None
-    notes: tuple[str, ...] = ()
-    _plain: Any = field(default=None, repr=False)
+class SearchSpace(ModelFile):
+    """A model file with its choices, read and checked; its attributes are those of ``ModelFile``."""
 
     @classmethod
     def read(cls, source: str | Path | Mapping[str, Any] | SearchSpace, *, input_size: Any = None) -> SearchSpace:
@@ -95,20 +62,25 @@ class SearchSpace:
         if isinstance(source, SearchSpace):
             space = source
         elif isinstance(source, Mapping):
-            text = json.dumps(source, indent=1)
-            space = _read_space(document.from_plain(source), text)
+            space = cls._of(document.from_plain(source), json.dumps(source, indent=1), None)
         elif isinstance(source, str) and "\n" in source:
-            space = _read_space(document.parse(source), source)
+            space = cls._of(document.parse(source), source, None)
         else:
-            value = document.read(source)
-            space = _read_space(value, Path(source).read_text(encoding="utf-8-sig"))
+            text = document.text_of(source)
+            space = cls._of(document.parse(text, file=str(source)), text, Path(source).parent)
         return space if input_size is None else space.with_input_size(input_size)
+
+    @classmethod
+    def _of(cls, top: document.Value, text: str, folder: Path | None) -> SearchSpace:
+        return cls(**vars(read_model_file(top, text, Files(folder))))
 
     @property
     def key(self) -> str:
         """16 hexadecimal digits that name the space: comments, order and spelling of keys do not count."""
-        kept = {k: v for k, v in self._plain.items() if k in ("backbone", "choices", "vary", "training", *self.head)}
+        kept = {k: v for k, v in self.plain.items() if k in NETWORK_KEYS or k in self.head}
         kept |= {name: str(slot) for name, slot in self._sizes().items()}
+        if self.modules:
+            kept["modules"] = {name: document.parse(text).plain() for name, text in self.modules.items()}
         return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
@@ -117,7 +89,7 @@ class SearchSpace:
         found: dict[str, Choice] = {}
         for choice in (
             *self._head_choices(),
-            *(c for row in self.rows for c in row.choices()),
+            *self.section.choices(),
             *self._training_choices(),
         ):
             found.setdefault(choice.name, choice)
@@ -134,16 +106,14 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """How many ways the networks of the space can be decided on (training values and continuous ranges not counted)."""
-        counts: dict[str, int] = {}
-        for row in self.rows:
-            for choice in row.choices():
-                counts[choice.name] = len(choice.values() or (None,))
-        shared = {name for name in counts if name.startswith("choices.")}
-        head = math.prod(
-            len(choice.values() or (None,)) for choice in {c.name: c for c in self._head_choices()}.values()
-        )
-        return head * math.prod(counts[name] for name in shared) * math.prod(row.size(shared) for row in self.rows)
+        """How many ways the networks of the space can be decided on (training values and continuous ranges not counted).
+
+        An upper bound where ``from`` is a choice: what a branch that was not taken would be is counted too.
+        """
+        asked = list(self.section.choices())
+        shared = {name for name, n in Counter(choice.name for choice in asked).items() if n > 1}
+        together = ways((choice for choice in asked if choice.name in shared), set())
+        return ways(self._head_choices(), set()) * together * self.section.size(shared)
 
     @property
     def has_input_size(self) -> bool:
@@ -155,9 +125,7 @@ class SearchSpace:
         height, width = self._size_slots()
 
         def values(slot: Slot) -> tuple[int, ...]:
-            return tuple(
-                _SIZE.coerce(v) for v in ((slot.choice.values() or ()) if slot.choice else (slot.place.scalar,))
-            )
+            return tuple(SIZE.coerce(v) for v in slot.candidates())
 
         if height is width:
             return tuple((side, side) for side in values(height))
@@ -174,7 +142,7 @@ class SearchSpace:
             SpecError: the size is no whole number from 1 to 4096.
         """
         return replace(
-            self, head={**self.head, "input_size": _read_size(document.from_plain(size, path="input_size"), {})}
+            self, head={**self.head, "input_size": read_size(document.from_plain(size, path="input_size"), {})}
         )
 
     def with_training(self, values: Mapping[str, Any]) -> SearchSpace:
@@ -188,7 +156,7 @@ class SearchSpace:
             if name not in TRAINING:
                 raise SpecError("unknown training value", path=f"training.{name}", hint=nearest(name, TRAINING))
             slots[name] = fixed(value, document.from_plain(value, path=f"training.{name}"))
-            slots[name].check(TRAINING[name].coerce)
+            check(slots[name], TRAINING[name].coerce)
         return replace(self, training=slots)
 
     def resolve(self, pick: Pick) -> Candidate:
@@ -211,43 +179,24 @@ class SearchSpace:
 
     def _architecture(self, pick: Pick) -> Architecture:
         size = self._size_slots()
-        height, width = (_SIZE.coerce(slot.get(pick)) for slot in size)
-        channels = _CHANNELS.coerce(self._head_value("input_channel", pick))
+        height, width = (SIZE.coerce(slot.get(pick)) for slot in size)
+        channels = CHANNELS.coerce(self._head_value("input_channel", pick))
         multiples = Multiples(
-            _MULTIPLE.coerce(self._head_value("depth_multiple", pick)),
-            _MULTIPLE.coerce(self._head_value("width_multiple", pick)),
+            MULTIPLE.coerce(self._head_value("depth_multiple", pick)),
+            MULTIPLE.coerce(self._head_value("width_multiple", pick)),
         )
-        rows: list[Row] = []
-        shape: Shape = (channels, height, width)
-        problem: ShapeError | None = None
-        for template in self.rows:
-            # After a row that does not fit the rest is still asked, so that every choice has a value.
-            resolved = template.resolve(pick, multiples, shape[0])
-            if problem is not None:
-                continue
-            try:
-                shape = self._follow(resolved, shape, len(rows), template)
-            except ShapeError as error:
-                problem = error
-            rows += resolved
-        if problem is not None:
-            raise problem
+        builder = Builder((channels, height, width))
+        end = self.section.emit(pick, multiples, builder)
+        if builder.problem is not None:
+            raise builder.problem
+        rows = builder.rows
+        if end == PICTURE:
+            raise ShapeError("the network has no rows")
+        if end != len(rows) - 1:
+            rows.append(Row("Identity", inputs=(end,)))
         architecture = Architecture(tuple(rows), channels, (height, width))
         check_output(architecture)
         return architecture
-
-    def _follow(self, rows: list[Row], shape: Shape, first: int, template: Template) -> Shape:
-        """Return the shape behind these rows."""
-        if first + sum(row.repeat for row in rows) > MAX_UNITS:
-            raise ShapeError(f"more than {MAX_UNITS:,} blocks", row=first)
-        try:
-            for offset, row in enumerate(rows):
-                for _ in range(row.repeat):
-                    shape = survey_row(row, shape, first + offset).output
-        except ShapeError as error:
-            where = template.place.error(error.message)
-            raise ShapeError(str(where), row=error.row, hint=error.hint) from None
-        return shape
 
     def _head_value(self, key: str, pick: Pick) -> Any:
         slot = self.head[key]
@@ -257,7 +206,7 @@ class SearchSpace:
     def _size_slots(self) -> tuple[Slot, Slot]:
         given = self.head.get("input_size")
         if given is None:
-            default = Slot(document.from_plain(DEFAULT_INPUT_SIZE), None)
+            default = fixed(DEFAULT_INPUT_SIZE, document.from_plain(DEFAULT_INPUT_SIZE))
             return default, default
         return given if isinstance(given, tuple) else (given, given)
 
@@ -334,203 +283,3 @@ def draw(choice: Choice, rng: random.Random) -> Any:
         return rng.uniform(choice.low, choice.high)
     drawn = math.exp(rng.uniform(math.log(choice.low), math.log(choice.high)))
     return min(max(round(drawn), int(choice.low)), int(choice.high)) if choice.kind == "int" else drawn
-
-
-def _read_space(top: Value, text: str) -> SearchSpace:
-    notes: list[str] = []
-    entries = _top_entries(top, notes)
-    if "backbone" not in entries:
-        raise top.error(
-            "no 'backbone'", hint="a model file lists its rows under backbone: [repeat, Module, [arguments]]"
-        )
-    if "format" in entries:
-        fixed(entries["format"].scalar, entries["format"]).check(_FORMAT.coerce)
-    shared = _read_shared(entries.get("choices"))
-    rows = tuple(read_row(row, f"backbone.{i}", shared) for i, row in enumerate(entries["backbone"].items()))
-    if not rows:
-        raise entries["backbone"].error("no rows")
-    rows = _apply_vary(rows, entries.get("vary"), shared)
-    notes += _zero_repeats(rows)
-    return SearchSpace(
-        rows=rows,
-        head=_read_head(entries, shared, top),
-        training=_read_training(entries.get("training"), shared),
-        settings=_read_settings(entries),
-        text=text,
-        file=top.file,
-        notes=tuple(notes),
-        _plain=top.plain(),
-    )
-
-
-def _top_entries(top: Value, notes: list[str]) -> dict[str, Value]:
-    """Return the known keys. Files in the wild carry other keys as notes; only what looks like a typo is a mistake."""
-    found: dict[str, Value] = {}
-    for key, value in top.entries().items():
-        if key in KEYS:
-            found[key] = value
-        elif key.lower() in ("input_size", "img_size"):
-            found.setdefault("input_size", value)
-        elif key == "head":
-            raise value.error(
-                "a section 'head' belongs to another dialect, which is not read yet", hint="put all rows under backbone"
-            )
-        elif nearest(key, KEYS, cutoff=0.8):
-            raise SpecError(
-                "unknown key", file=top.file, line=top.key_line(key), path=key, value=key, hint=nearest(key, KEYS)
-            )
-        else:
-            notes.append(f"key '{key}' means nothing to archtuna and is passed over")
-    return found
-
-
-def _zero_repeats(rows: tuple[Template, ...]) -> list[str]:
-    plain = [row for row in rows if isinstance(row, RowTemplate)]
-    zero = [row.place.path for row in plain if row.repeat.choice is None and row.repeat.place.scalar == 0]
-    return [
-        f"{path}: a repeat of 0 counts as 1 in this format; write 0|1 for a row that may be left out" for path in zero
-    ]
-
-
-def _read_shared(section: Value | None) -> dict[str, Choice]:
-    shared: dict[str, Choice] = {}
-    for name, value in (section.entries() if section else {}).items():
-        choice = read_slot(value, f"choices.{name}", {}).choice
-        if choice is None:
-            raise value.error(f"'{value.scalar}' is no choice", hint="write 3|5 or 1..4")
-        shared[name] = choice
-    return shared
-
-
-def _read_head(
-    entries: Mapping[str, Value], shared: Mapping[str, Choice], top: Value
-) -> dict[str, Slot | tuple[Slot, Slot]]:
-    head: dict[str, Slot | tuple[Slot, Slot]] = {}
-    for key, parameter, default in (
-        ("input_channel", _CHANNELS, 3),
-        ("depth_multiple", _MULTIPLE, 1.0),
-        ("width_multiple", _MULTIPLE, 1.0),
-    ):
-        slot = read_slot(entries[key], key, shared) if key in entries else fixed(default, top)
-        slot.check(parameter.coerce)
-        head[key] = slot
-    if "input_size" in entries:
-        head["input_size"] = _read_size(entries["input_size"], shared)
-    return head
-
-
-def _read_size(place: Value, shared: Mapping[str, Choice]) -> Slot | tuple[Slot, Slot]:
-    if not place.is_list:
-        slot = read_slot(place, "input_size", shared)
-        slot.check(_SIZE.coerce)
-        return slot
-    sides = place.items()
-    if len(sides) != 2:
-        raise place.error(f"must be a side in pixels or [height, width], not {len(sides)} values")
-    height, width = (read_slot(side, f"input_size.{i}", shared) for i, side in enumerate(sides))
-    for slot in (height, width):
-        slot.check(_SIZE.coerce)
-    return height, width
-
-
-def _read_training(section: Value | None, shared: Mapping[str, Choice]) -> dict[str, Slot]:
-    slots: dict[str, Slot] = {}
-    for name, value in (section.entries(TRAINING) if section else {}).items():
-        slots[name] = read_slot(value, f"training.{name}", shared)
-        slots[name].check(TRAINING[name].coerce)
-    return slots
-
-
-def _read_settings(entries: Mapping[str, Value]) -> Settings:
-    search = _section(entries.get("search"), SEARCH)
-    if "search" in entries and search.get("time") is not None:
-        _placed(entries["search"].entries()["time"], seconds_of)
-    objectives, limits = entries.get("objectives"), entries.get("limits")
-    return Settings(
-        data=_section(entries.get("data"), DATA),
-        search=search,
-        objectives=_placed(objectives, objectives_from) if objectives else None,
-        limits=_placed(limits, limits_from) if limits else (),
-    )
-
-
-def _section(section: Value | None, schema: Mapping[str, Parameter]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in (section.entries(schema) if section else {}).items():
-        # A duration of 90 seconds may be written as the number 90.
-        content = (
-            str(value.scalar) if schema[name].type is str and isinstance(value.scalar, int | float) else value.scalar
-        )
-        fixed(content, value).check(schema[name].coerce)
-        found[name] = schema[name].coerce(content)
-    return found
-
-
-def _placed(place: Value, read: Any) -> Any:
-    """Read plain data; a mistake in it points at its place."""
-    try:
-        return read(place.plain())
-    except SpecError as error:
-        raise place.error(error.message, hint=error.hint) from None
-
-
-def _apply_vary(
-    rows: tuple[Template, ...], section: Value | None, shared: Mapping[str, Choice]
-) -> tuple[Template, ...]:
-    if section is None:
-        return rows
-    for entry in section.items():
-        rows = _vary(rows, entry, shared)
-    return rows
-
-
-def _vary(rows: tuple[Template, ...], entry: Value, shared: Mapping[str, Choice]) -> tuple[Template, ...]:
-    given = entry.entries()
-    if "rows" not in given:
-        raise entry.error("no 'rows'", hint="write {rows: stride1, repeat: 1..5}")
-    selectors = given["rows"].items() if given["rows"].is_list else [given["rows"]]
-    changes = {name: value for name, value in given.items() if name != "rows"}
-    if not changes:
-        raise entry.error("nothing to vary", hint="write {rows: stride1, repeat: 1..5}")
-    used: set[str] = set()
-
-    def change(row: RowTemplate, index: int) -> RowTemplate:
-        verdicts = [selected(row, index, selector) for selector in selectors]
-        if all(verdict is False for verdict in verdicts):
-            return row
-        return _vary_row(row, changes, shared, named=True in verdicts, used=used)
-
-    varied = tuple(
-        replace(template, rows=tuple(change(row, i) for row in template.rows))
-        if isinstance(template, AnyTemplate)
-        else change(template, i)
-        for i, template in enumerate(rows)
-    )
-    for name in changes.keys() - used:
-        raise changes[name].error(
-            f"no row that is meant has '{name}'" if used else "no row is meant",
-            hint="rows: a module, a row number, a range of numbers, stride1, stride2 or all",
-        )
-    return varied
-
-
-def _vary_row(
-    row: RowTemplate, changes: Mapping[str, Value], shared: Mapping[str, Choice], *, named: bool, used: set[str]
-) -> RowTemplate:
-    """Apply a ``vary`` entry to one row: meant by a property it takes what it has, meant by name it must have all."""
-    if "module" in changes:
-        row = row.varied("module", read_slot(changes["module"], f"{row.name}.module", shared))
-        used.add("module")
-    for name, value in changes.items():
-        known = any(block.parameter(name) for block in row.blocks())
-        if name == "module" or (name == "repeat" and not named and row.blocks()[0].repeat == "once"):
-            continue
-        if name != "repeat" and not known and not named:
-            continue
-        slot = read_slot(value, f"{row.name}.{name}", shared)
-        if name == "repeat":
-            slot.check(REPEAT.coerce)
-        row = row.varied(name, slot)
-        used.add(name)
-    row.check()
-    return row

@@ -1,0 +1,343 @@
+"""How rows are connected: sections of rows, each of which takes the outputs of rows above it.
+
+A section is resolved from its last row backwards: a row asks for what it takes in before it asks for its own values. So only
+what leads to the output is resolved, a choice between two branches asks nothing of the one that was not taken, and rows come
+out in an order that does not depend on how the file lists its branches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from archtuna.architecture import PICTURE, Row
+from archtuna.choice import Choice, Pick, Slot
+from archtuna.document import Value
+from archtuna.errors import ShapeError
+from archtuna.model import Shape, channels_of, joined, survey_row
+from archtuna.rows import MAX_REPEAT, REPEAT, Multiples, RowTemplate, scaled_depth, ways
+
+MAX_UNITS = 5_000
+ENTRY = -1
+"""Stands for what a section takes in, where rows say what they take in."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of the inputs of a row.
+
+    Attributes:
+        slot: what the file says, a choice perhaps.
+        targets: for every value that can stand there the row of the section, by index, ``ENTRY``, or None for no input.
+    """
+
+    slot: Slot
+    targets: Mapping[Any, int | None]
+
+    def get(self, pick: Pick) -> int | None:
+        return self.targets[self.slot.get(pick)]
+
+
+class Builder:
+    """Collects resolved rows, and follows shapes through them."""
+
+    def __init__(self, picture: Shape) -> None:
+        self.rows: list[Row] = []
+        self.problem: ShapeError | None = None
+        self._shapes: list[Shape] = []
+        self._places: list[str] = []
+        self._picture = picture
+        self._units = 0
+
+    def shape(self, end: int) -> Shape:
+        """Return the shape that a row gives; that of what went in where an earlier row did not fit."""
+        return self._picture if end == PICTURE else self._shapes[end]
+
+    def add(self, rows: Iterable[Row], inputs: tuple[int, ...], template: RowTemplate, label: str | None) -> int:
+        """Append rows, the first of which takes these inputs, and return the index of the last."""
+        end = inputs[0]
+        for row in rows:
+            shape, end = self._follow(row, inputs, template), len(self.rows)
+            self.rows.append(replace(row, inputs=inputs, name=label))
+            self._shapes.append(shape)
+            self._places.append(template.place.path + (f" ('{label}', {row.module})" if label else f" ({row.module})"))
+            inputs = (end,)
+        return end
+
+    def _follow(self, row: Row, inputs: tuple[int, ...], template: RowTemplate) -> Shape:
+        """Return the shape behind a row. After a problem the rest is still asked for its choices, and shapes mean nothing."""
+        index, shapes = len(self.rows), tuple(map(self.shape, inputs))
+        self._units += row.repeat
+        if self._units > MAX_UNITS and self.problem is None:
+            self.problem = ShapeError(f"more than {MAX_UNITS:,} blocks", row=index)
+        if self.problem is not None:
+            return shapes[0]
+        try:
+            output = survey_row(row, shapes, index).output
+            for _ in range(row.repeat - 1):
+                output = survey_row(row, (output,), index).output
+            return output
+        except ShapeError as error:
+            sources = ["the picture" if i == PICTURE else self._places[i] for i in inputs]
+            told = joined(error, sources, shapes) if len(shapes) > 1 else error
+            self.problem = ShapeError(str(template.place.error(told.message)), row=told.row, hint=told.hint)
+            return shapes[0]
+
+
+def _ways_of(sources: Iterable[Source], shared: set[str]) -> int:
+    return ways((choice for source in sources for choice in source.slot.choices()), shared)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A row of a section, with what it takes in.
+
+    Attributes:
+        row: the row.
+        taken: what it takes in; nothing for the row before.
+    """
+
+    row: RowTemplate
+    taken: tuple[Source, ...] = ()
+
+    @property
+    def place(self) -> Value:
+        return self.row.place
+
+    def sources(self, pick: Pick) -> tuple[Source, ...]:
+        return self.taken
+
+    def is_left_out(self, pick: Pick) -> bool:
+        return self.row.can_vanish and self.row.repeat.get(pick) == 0
+
+    def all_sources(self) -> Iterator[tuple[Source, ...]]:
+        yield self.taken
+
+    def emit(
+        self, pick: Pick, multiples: Multiples, builder: Builder, inputs: tuple[int, ...], label: str | None
+    ) -> int:
+        channels = tuple(channels_of(builder.shape(i)) for i in inputs)
+        rows = self.row.resolve(pick, multiples, channels[0] if len(channels) == 1 else channels)
+        # What joins nothing is nothing: one input is passed on.
+        if not rows or (len(inputs) == 1 and self.row.block(pick).joins):
+            return inputs[0]
+        return builder.add(rows, inputs, self.row, label)
+
+    def plain(self) -> Iterator[RowTemplate]:
+        yield self.row
+
+    def choices(self) -> Iterator[Choice]:
+        yield from (choice for source in self.taken for choice in source.slot.choices())
+        yield from self.row.choices()
+
+    def size(self, shared: set[str]) -> int:
+        return _ways_of(self.taken, shared) * self.row.size(shared)
+
+    def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Node:
+        return replace(self, row=change(self.row))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that are repeated together; what it takes in goes to the first of them.
+
+    Attributes:
+        section: the rows.
+        repeat: how often.
+        taken: what it takes in; nothing for the row before.
+        place: where it stands.
+        scaled: whether the file's multiples apply to it.
+    """
+
+    section: Section
+    repeat: Slot
+    place: Value
+    taken: tuple[Source, ...] = ()
+    scaled: bool = True
+
+    def sources(self, pick: Pick) -> tuple[Source, ...]:
+        return self.taken
+
+    def is_left_out(self, pick: Pick) -> bool:
+        return self.repeat.choice is not None and self.repeat.get(pick) == 0
+
+    def all_sources(self) -> Iterator[tuple[Source, ...]]:
+        yield self.taken
+
+    def emit(
+        self, pick: Pick, multiples: Multiples, builder: Builder, inputs: tuple[int, ...], label: str | None
+    ) -> int:
+        repeat = REPEAT.coerce(self.repeat.get(pick))
+        depth = multiples.depth if self.scaled else 1.0
+        copies = 0 if repeat == 0 and self.repeat.choice else scaled_depth(max(repeat, 1), depth)
+        end = inputs[0]
+        for n in range(min(copies, MAX_REPEAT)):
+            # The multiple has scaled the repeat of the whole; a second time would be twice.
+            end = self.section.emit(
+                pick, Multiples(1.0, multiples.width), builder, end, label if n == copies - 1 else None
+            )
+        return end
+
+    def plain(self) -> Iterator[RowTemplate]:
+        yield from self.section.plain()
+
+    def choices(self) -> Iterator[Choice]:
+        yield from (choice for source in self.taken for choice in source.slot.choices())
+        yield from self.repeat.choices()
+        yield from self.section.choices()
+
+    def size(self, shared: set[str]) -> int:
+        copies, inside = ways(self.repeat.choices(), shared), self.section.size(shared)
+        vanishes = self.repeat.choice is not None and 0 in self.repeat.candidates()
+        return _ways_of(self.taken, shared) * ((copies - 1) * inside + 1 if vanishes else copies * inside)
+
+    def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Group:
+        return replace(self, section=self.section.mapped(change))
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Rows, or groups of them, one of which is taken.
+
+    Attributes:
+        choice: which; its options name the members in order.
+        members: the alternatives; what one of them takes in by itself stands in for ``taken``.
+        taken: what the others take in; nothing for the row before.
+        place: where it stands.
+    """
+
+    choice: Choice
+    members: tuple[Node | Group, ...]
+    place: Value
+    taken: tuple[Source, ...] = ()
+
+    def _member(self, pick: Pick) -> Node | Group:
+        assert self.choice.options is not None
+        return self.members[self.choice.options.index(pick(self.choice))]
+
+    def sources(self, pick: Pick) -> tuple[Source, ...]:
+        return self._member(pick).sources(pick) or self.taken
+
+    def is_left_out(self, pick: Pick) -> bool:
+        return self._member(pick).is_left_out(pick)
+
+    def all_sources(self) -> Iterator[tuple[Source, ...]]:
+        yield self.taken
+        yield from (member.taken for member in self.members)
+
+    def emit(
+        self, pick: Pick, multiples: Multiples, builder: Builder, inputs: tuple[int, ...], label: str | None
+    ) -> int:
+        return self._member(pick).emit(pick, multiples, builder, inputs, label)
+
+    def plain(self) -> Iterator[RowTemplate]:
+        for member in self.members:
+            yield from member.plain()
+
+    def choices(self) -> Iterator[Choice]:
+        yield self.choice
+        yield from (choice for source in self.taken for choice in source.slot.choices())
+        for member in self.members:
+            yield from member.choices()
+
+    def size(self, shared: set[str]) -> int:
+        own = _ways_of(self.taken, shared)
+        return sum(member.size(shared) * (1 if member.taken else own) for member in self.members)
+
+    def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Alternatives:
+        return replace(self, members=tuple(member.mapped(change) for member in self.members))
+
+
+@dataclass(frozen=True)
+class Section:
+    """Rows that are connected to each other; the last one's output is the section's.
+
+    Attributes:
+        templates: the rows, in the file's order.
+        labels: what each is called, or None.
+    """
+
+    templates: tuple[Template, ...]
+    labels: tuple[str | None, ...] = field(default=())
+
+    def emit(
+        self, pick: Pick, multiples: Multiples, builder: Builder, entry: int = PICTURE, label: str | None = None
+    ) -> int:
+        """Add the rows that lead to the output to the builder, and return the index of the one that gives it."""
+        ends: dict[int, int] = {ENTRY: entry}
+        waiting = [*self._loose, len(self.templates) - 1]
+        waiting.reverse()
+        while waiting:
+            index = waiting[-1]
+            if index in ends:
+                waiting.pop()
+                continue
+            sources = self._sources(index, pick)
+            missing = [i for i in sources if i not in ends]
+            if missing:
+                waiting += reversed(missing)
+                continue
+            waiting.pop()
+            inputs = tuple(ends[i] for i in sources)
+            name = self.labels[index] or (label if index == len(self.templates) - 1 else None)
+            ends[index] = self.templates[index].emit(pick, multiples, builder, inputs, name)
+        return ends[len(self.templates) - 1]
+
+    def _sources(self, index: int, pick: Pick) -> tuple[int, ...]:
+        """Return the rows that a row takes in: those that are chosen, or the one before it."""
+        template = self.templates[index]
+        given = [source.get(pick) for source in template.sources(pick)]
+        taken = tuple(i for i in given if i is not None) or (index - 1,)
+        # What only stands in for a row that is left out is all that has to be there.
+        return taken[:1] if len(taken) > 1 and template.is_left_out(pick) else taken
+
+    @cached_property
+    def _loose(self) -> tuple[int, ...]:
+        """The rows that nothing can ever take from, the last one left out: they are built as the file has them."""
+        used = {ENTRY, len(self.templates) - 1}
+        for index, template in enumerate(self.templates):
+            for sources in template.all_sources():
+                used |= {i for source in sources for i in source.targets.values() if i is not None}
+                if not sources:
+                    used.add(index - 1)
+        return tuple(i for i in range(len(self.templates)) if i not in used)
+
+    @property
+    def loose(self) -> list[Template]:
+        """The rows that nothing can ever take from."""
+        return [self.templates[i] for i in self._loose]
+
+    def plain(self) -> Iterator[RowTemplate]:
+        """Every row, those of groups and alternatives included."""
+        for template in self.templates:
+            yield from template.plain()
+
+    def choices(self) -> Iterator[Choice]:
+        """Every choice in the file's order, shared ones as often as they stand there."""
+        for template in self.templates:
+            yield from template.choices()
+
+    def size(self, shared: set[str]) -> int:
+        """How many ways the rows can be resolved, choices of these shared names not counted."""
+        total = 1
+        for template in self.templates:
+            total *= template.size(shared)
+        return total
+
+    def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Section:
+        """The same with each of its rows changed."""
+        return replace(self, templates=tuple(template.mapped(change) for template in self.templates))
+
+
+Template = Node | Group | Alternatives
+"""What stands at one place of a section. Each can say
+
+- ``sources(pick)``: what it takes in, after the choices that decide on it; nothing for the row before;
+- ``all_sources()``: what it can take in, for each of its alternatives;
+- ``is_left_out(pick)``: whether a choice of no copies was taken: then its first input stands in for it;
+- ``emit(…)``: adds its rows to a builder, and returns the index of the row that gives its output;
+- ``plain()``, ``choices()``, ``size(shared)``, ``mapped(change)``: its rows, its choices in the order in which they are
+  asked, the number of ways to resolve it, and itself with each row changed.
+"""
