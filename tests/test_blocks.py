@@ -15,23 +15,24 @@ def sample_arguments(entry):
         if not p.required:
             values[p.name] = p.default
         elif p.type is int:
-            values[p.name] = {"kernel": 3}.get(p.name, 16)
+            small = {"kernel": 3, "kernels": (3, 5), "patch": 2, "heads": 4, "feature_size": 8}
+            values[p.name] = small.get(p.name, 16)
         else:
             values[p.name] = 2.0
     return entry.canonical({p.name: p.coerce(values[p.name]) for p in entry.parameters})
 
 
-@pytest.mark.parametrize("name", list(BLOCKS))
+@pytest.mark.parametrize("name", [name for name in BLOCKS if not name.startswith("PreTrained")])
 def test_every_block_runs_trains_and_matches_its_facts(name):
     entry = BLOCKS[name]
     assert entry.meaning
     arguments = sample_arguments(entry)
     shape = (16,) if name == "Linear" else (16, 8, 8)
-    unit = make_unit(name, arguments, 16)
+    unit = make_unit(name, arguments, (shape,))
     x = torch.randn(2, *shape, requires_grad=True)
     y = unit(x)
     y.sum().backward()
-    facts = _survey_unit(name, tuple(arguments.items()), shape)
+    facts = _survey_unit(name, entry.target, tuple(arguments.items()), (shape,))
     assert tuple(y.shape[1:]) == facts.output
     assert sum(p.numel() for p in unit.parameters()) == facts.params
     assert all(p.grad is not None for p in unit.parameters())
@@ -71,7 +72,7 @@ def test_every_block_runs_trains_and_matches_its_facts(name):
     ],
 )
 def test_parameters_equal_a_count_by_hand(name, arguments, channels, params):
-    unit = make_unit(name, arguments, channels, device="meta")
+    unit = make_unit(name, arguments, ((channels, 8, 8),), device="meta")
     assert sum(p.numel() for p in unit.parameters()) == params
 
 
@@ -87,7 +88,7 @@ def test_parameters_equal_a_count_by_hand(name, arguments, channels, params):
     ],
 )
 def test_residuals_stand_where_shapes_agree(name, arguments, channels, residual):
-    assert make_unit(name, arguments, channels, device="meta").residual is residual
+    assert make_unit(name, arguments, ((channels, 8, 8),), device="meta").residual is residual
 
 
 @pytest.mark.parametrize(
@@ -100,14 +101,14 @@ def test_widths_round_as_mobilenet_does(value, rounded):
 
 @pytest.mark.parametrize(("kernel", "stride", "out"), [(3, 1, 8), (3, 2, 4), (5, 2, 4), (1, 2, 4), (2, 1, 8)])
 def test_mbconv_keeps_or_halves_a_map(kernel, stride, out):
-    unit = make_unit("MBConv", {"expansion": 2, "channels": 8, "stride": stride, "kernel": kernel}, 8)
+    unit = make_unit("MBConv", {"expansion": 2, "channels": 8, "stride": stride, "kernel": kernel}, ((8, 8, 8),))
     assert unit(torch.zeros(1, 8, 8, 8)).shape[-1] == out
 
 
 def test_mbconv_pads_more_on_the_right_and_below():
     pads = [
         m
-        for m in make_unit("MBConv", {"expansion": 1, "channels": 8, "stride": 2, "kernel": 3}, 8).modules()
+        for m in make_unit("MBConv", {"expansion": 1, "channels": 8, "stride": 2, "kernel": 3}, ((8, 8, 8),)).modules()
         if isinstance(m, nn.ZeroPad2d)
     ]
     assert pads[0].padding == (0, 1, 0, 1)

@@ -92,7 +92,20 @@ def _format_of(path: Path) -> str:
 
 
 def _copy(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).to(device="cpu", memory_format=torch.contiguous_format).eval().requires_grad_(False)  # type: ignore[call-overload]
+    copied = copy.deepcopy(model).to(device="cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+    return _for_inference(copied).requires_grad_(False)
+
+
+def _for_inference(module: nn.Module) -> nn.Module:
+    """Return the module with each block that can be simpler in evaluation mode replaced by what it says it then is.
+
+    A block says so with a method ``for_inference()`` that returns a module of the same outputs.
+    """
+    if hasattr(module, "for_inference"):
+        return module.for_inference()  # type: ignore[operator]
+    for name, child in module.named_children():
+        setattr(module, name, _for_inference(child))
+    return module
 
 
 def _pictures(model: nn.Module) -> Callable[[int], Tensor]:
@@ -204,6 +217,8 @@ def _torchscript(model: nn.Module, example: Tensor, description: dict[str, str])
 def _not_deprecated() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning)
+        # Tracing takes decisions on shapes for constants, and warns; that the outputs stay equal is checked afterwards.
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield
 
 

@@ -4,6 +4,32 @@ A block is one ``nn.Module`` class. Its constructor takes ``in_channels`` first,
 in the order in which the classic dialect lists them.
 """
 
-from archtuna.blocks import convolution, head, inverted_residual, pooling
+from archtuna.blocks import (
+    attention,
+    convnext,
+    convolution,
+    cross_stage,
+    gates,
+    ghost,
+    head,
+    inverted_residual,
+    join,
+    pooling,
+    pretrained,
+    torch_nn,
+)
 
-__all__ = ["convolution", "head", "inverted_residual", "pooling"]
+__all__ = [
+    "attention",
+    "convnext",
+    "convolution",
+    "cross_stage",
+    "gates",
+    "ghost",
+    "head",
+    "inverted_residual",
+    "join",
+    "pooling",
+    "pretrained",
+    "torch_nn",
+]

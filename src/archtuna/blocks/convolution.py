@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from archtuna.registry import block
-from archtuna.signature import RELU, Activation, Count, Index, Positive
+from archtuna.signature import RELU, Activation, Count, Padding, Positive, Side
 
 
 def activation_of(name: str | None) -> nn.Module:
@@ -21,6 +21,11 @@ def activation_of(name: str | None) -> nn.Module:
     return getattr(nn, name)()
 
 
+def half(kernel: int | tuple[int, int]) -> int | tuple[int, int]:
+    """Return the padding that keeps the size of a map under an odd kernel."""
+    return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+
+
 class ConvNormAct(nn.Sequential):
     """A convolution without bias, batch norm (eps 1e-5, momentum 0.1) and an activation."""
 
@@ -28,13 +33,13 @@ class ConvNormAct(nn.Sequential):
         self,
         in_channels: int,
         channels: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int | None = None,
+        kernel: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
         groups: int = 1,
         activation: str | None = None,
     ) -> None:
-        padding = kernel // 2 if padding is None else padding
+        padding = half(kernel) if padding is None else padding
         layers: list[nn.Module] = [
             nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups, bias=False),
             nn.BatchNorm2d(channels),
@@ -45,7 +50,7 @@ class ConvNormAct(nn.Sequential):
 def same_padding(arguments: dict[str, Any]) -> dict[str, Any]:
     """Write the padding that keeps the size of a map where none is given."""
     if arguments["padding"] is None:
-        arguments["padding"] = arguments["kernel"] // 2
+        arguments["padding"] = half(arguments["kernel"])
     return arguments
 
 
@@ -57,9 +62,9 @@ class Conv(ConvNormAct):
         self,
         in_channels: int,
         channels: Count,
-        kernel: Count,
-        stride: Count = 1,
-        padding: Index | None = None,
+        kernel: Side,
+        stride: Side = 1,
+        padding: Padding | None = None,
         groups: Count = 1,
         activation: Activation | None = RELU,
     ) -> None:
@@ -72,6 +77,39 @@ class FixedConv(Conv):
 
 
 @block(repeat="stride last", scaled=True, canonical=same_padding)
+class ConvResidual(Conv):
+    """A Conv with its input added behind the activation where stride and channels allow it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return x + y if y.shape == x.shape else y
+
+
+@block(repeat="stride last", scaled=True, canonical=same_padding)
+class CR(nn.Sequential):
+    """A convolution with bias and an activation, without norm."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Count,
+        kernel: Side,
+        stride: Side = 1,
+        padding: Padding | None = None,
+        groups: Count = 1,
+        activation: Activation | None = RELU,
+    ) -> None:
+        padding = half(kernel) if padding is None else padding  # type: ignore[assignment]
+        conv = nn.Conv2d(in_channels, channels, kernel, stride, padding, groups=groups)  # type: ignore[arg-type]
+        super().__init__(conv, activation_of(activation))
+
+
+@block(repeat="stride last", canonical=same_padding)
+class FixedCR(CR):
+    """A CR whose channels are neither rounded nor scaled."""
+
+
+@block(repeat="stride last", scaled=True, canonical=same_padding)
 class DWConv(ConvNormAct):
     """A Conv in gcd(inputs, outputs) groups: depthwise where both are equal; there is no pointwise part."""
 
@@ -79,17 +117,61 @@ class DWConv(ConvNormAct):
         self,
         in_channels: int,
         channels: Count,
-        kernel: Count,
-        stride: Count = 1,
-        padding: Index | None = None,
+        kernel: Side,
+        stride: Side = 1,
+        padding: Padding | None = None,
         activation: Activation | None = RELU,
     ) -> None:
         super().__init__(in_channels, channels, kernel, stride, padding, math.gcd(in_channels, channels), activation)
 
 
-@block(repeat="widen last", scaled=True, paper="He et al. 2016, arXiv:1512.03385")
+@block(
+    repeat="widen last",
+    scaled=True,
+    paper="He et al. 2016, arXiv:1512.03385",
+    later=("widen_activation",),
+    explain={"expansion": "hidden channels as a share of the output's", "widen_activation": "of the 3x3 convolution"},
+)
 class Bottleneck(nn.Module):
-    """A 1x1 convolution that narrows, a 3x3 that widens (always ReLU), and the input added where channels agree."""
+    """A 1x1 convolution that narrows, a 3x3 that widens, and the input added where channels agree."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Count,
+        shortcut: bool = True,
+        groups: Count = 1,
+        expansion: Positive = 0.5,
+        activation: Activation | None = RELU,
+        widen_activation: Activation | None = RELU,
+    ) -> None:
+        super().__init__()
+        hidden = _narrowed(channels, expansion)
+        self.narrow = ConvNormAct(in_channels, hidden, 1, activation=activation)
+        self.widen = ConvNormAct(hidden, channels, 3, groups=groups, activation=widen_activation)
+        self.gate: nn.Module = nn.Identity()
+        self.residual = shortcut and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gate(self.widen(self.narrow(x)))
+        return x + y if self.residual else y
+
+
+def _narrowed(channels: int, expansion: float) -> int:
+    hidden = int(channels * expansion)
+    if hidden < 1:
+        raise ValueError(f"channels {channels} times expansion {expansion:g} leaves no hidden channel")
+    return hidden
+
+
+@block(
+    repeat="widen last",
+    scaled=True,
+    paper="He et al. 2016, arXiv:1512.03385",
+    explain={"expansion": "hidden channels as a share of the output's", "groups": "of the 3x3 convolution"},
+)
+class ResBottleneck(nn.Module):
+    """ResNet's bottleneck: 1x1, 3x3 (always ReLU) and 1x1 convolutions, and the input added where channels agree."""
 
     def __init__(
         self,
@@ -101,16 +183,16 @@ class Bottleneck(nn.Module):
         activation: Activation | None = RELU,
     ) -> None:
         super().__init__()
-        hidden = int(channels * expansion)
-        if hidden < 1:
-            raise ValueError(f"channels {channels} times expansion {expansion:g} leaves no hidden channel")
-        self.narrow = ConvNormAct(in_channels, hidden, 1, activation=activation)
-        self.widen = ConvNormAct(hidden, channels, 3, groups=groups, activation="ReLU")
+        hidden = _narrowed(channels, expansion)
+        self.layers = nn.Sequential(
+            ConvNormAct(in_channels, hidden, 1, activation=activation),
+            ConvNormAct(hidden, hidden, 3, groups=groups, activation="ReLU"),
+            ConvNormAct(hidden, channels, 1, activation=activation),
+        )
         self.residual = shortcut and in_channels == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.widen(self.narrow(x))
-        return x + y if self.residual else y
+        return x + self.layers(x) if self.residual else self.layers(x)
 
 
 @block(paper="Iandola et al. 2016, arXiv:1602.07360")

@@ -5,10 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from archtuna.blocks.convolution import activation_of
+from archtuna.errors import Misfit
 from archtuna.registry import block
 from archtuna.signature import Activation, Count, Fraction
-
-TAKES_VECTOR = "takes a vector"
 
 
 @block(repeat="once")
@@ -31,7 +30,7 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # torch would take the last axis of a map for its features, which is a column of pixels.
         if x.dim() != 2:
-            raise ValueError(TAKES_VECTOR)
+            raise Misfit("takes a vector", "put GlobalAvgPool and Flatten before it")
         return self.activation(self.linear(x))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from torch import Tensor, nn
 
 from archtuna.blocks.convolution import ConvNormAct, activation_of
+from archtuna.blocks.gates import Attention, ChannelAttention, SqueezeExcite, drop_path_of, gate_of
 from archtuna.registry import block
-from archtuna.signature import RELU, Activation, Count, Positive
+from archtuna.signature import RELU, Activation, Count, Fraction, Positive
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
@@ -17,29 +19,15 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-class SqueezeExcite(nn.Module):
-    """Scales each channel by a gate computed from all of them (Hu et al. 2018, arXiv:1709.01507)."""
-
-    def __init__(self, channels: int, reduced: int, activation: str, gate: str) -> None:
-        super().__init__()
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.reduce = nn.Conv2d(channels, reduced, 1)
-        self.activation = activation_of(activation)
-        self.expand = nn.Conv2d(reduced, channels, 1)
-        self.gate = activation_of(gate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gate(self.expand(self.activation(self.reduce(self.pool(x)))))
-
-
 class _Residual(nn.Module):
     """Runs ``self.layers`` and adds the input where ``self.residual`` says so."""
 
-    layers: nn.Module
+    layers: nn.Sequential
     residual: bool
+    drop_path: nn.Module = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)
+        return x + self.drop_path(self.layers(x)) if self.residual else self.layers(x)
 
 
 def _hidden(in_channels: int, expansion: float, hidden: int) -> int:
@@ -48,12 +36,23 @@ def _hidden(in_channels: int, expansion: float, hidden: int) -> int:
     return hidden
 
 
-@block(scaled=True, paper="Sandler et al. 2018, arXiv:1801.04381")
+_inverted = partial(
+    block,
+    scaled=True,
+    later=("drop_path",),
+    explain={"drop_path": "share of pictures that pass the block by while training"},
+)
+
+
+@_inverted(paper="Sandler et al. 2018, arXiv:1801.04381")
 class InvertedResidualv2(_Residual):
     """MobileNetV2's block: 1x1 expansion, 3x3 depthwise with stride, 1x1 projection, ReLU6."""
 
-    def __init__(self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1, drop_path: Fraction = 0.0
+    ) -> None:
         super().__init__()
+        self.drop_path = drop_path_of(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
         expand = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1, activation="ReLU6")]
         self.layers = nn.Sequential(
@@ -64,7 +63,7 @@ class InvertedResidualv2(_Residual):
         self.residual = stride == 1 and in_channels == channels
 
 
-@block(scaled=True, paper="Howard et al. 2019, arXiv:1905.02244")
+@_inverted(paper="Howard et al. 2019, arXiv:1905.02244")
 class InvertedResidualv3(_Residual):
     """MobileNetV3's block: 1x1 expansion, depthwise with stride, optional squeeze-and-excite, 1x1 projection."""
 
@@ -77,8 +76,10 @@ class InvertedResidualv3(_Residual):
         se: bool = False,
         activation: Activation | None = RELU,
         stride: Count = 1,
+        drop_path: Fraction = 0.0,
     ) -> None:
         super().__init__()
+        self.drop_path = drop_path_of(drop_path)
         hidden = make_divisible(in_channels * expansion)
         act = activation_of(activation)
         gate: list[nn.Module] = (
@@ -93,24 +94,112 @@ class InvertedResidualv3(_Residual):
         self.residual = stride == 1 and in_channels == channels
 
 
-@block(scaled=True, paper="Tan & Le 2019, arXiv:1905.11946")
+def _same(kernel: int, stride: int) -> tuple[list[nn.Module], int]:
+    """Return what pads a map as TensorFlow does: a layer where both sides differ, or the convolution's own padding."""
+    total = max(kernel - stride, 0)
+    before, after = total // 2, total - total // 2
+    return ([], before) if before == after else ([nn.ZeroPad2d((before, after, before, after))], 0)
+
+
+@block(
+    scaled=True,
+    paper="Tan & Le 2019, arXiv:1905.11946",
+    later=("se", "drop_path"),
+    explain={
+        "se": "squeeze-and-excite over the hidden channels, through a quarter of the input's",
+        "drop_path": "share of pictures that pass the block by while training",
+    },
+)
 class MBConv(_Residual):
     """EfficientNet's block: 1x1 expansion, depthwise with TensorFlow's padding, squeeze-and-excite, 1x1 projection, SiLU."""
 
     def __init__(
-        self, in_channels: int, expansion: Positive, channels: Count, stride: Count = 1, kernel: Count = 3
+        self,
+        in_channels: int,
+        expansion: Positive,
+        channels: Count,
+        stride: Count = 1,
+        kernel: Count = 3,
+        se: bool = True,
+        drop_path: Fraction = 0.0,
     ) -> None:
         super().__init__()
+        self.drop_path = drop_path_of(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
         expand = [] if hidden == in_channels else [ConvNormAct(in_channels, hidden, 1, activation="SiLU")]
-        total = max(kernel - stride, 0)
-        before, after = total // 2, total - total // 2
-        pad = [] if before == after else [nn.ZeroPad2d((before, after, before, after))]
+        pad, padding = _same(kernel, stride)
         self.layers = nn.Sequential(
             *expand,
             *pad,
-            ConvNormAct(hidden, hidden, kernel, stride, 0 if pad else before, groups=hidden, activation="SiLU"),
-            SqueezeExcite(hidden, max(1, in_channels // 4), "SiLU", "Sigmoid"),
+            ConvNormAct(hidden, hidden, kernel, stride, padding, groups=hidden, activation="SiLU"),
+            *([SqueezeExcite(hidden, max(1, in_channels // 4), "SiLU", "Sigmoid")] if se else []),
             ConvNormAct(hidden, channels, 1),
         )
         self.residual = stride == 1 and in_channels == channels
+
+
+@block(
+    scaled=True,
+    paper="Tan & Le 2021, arXiv:2104.00298",
+    explain={
+        "attention": "a gate behind the first convolution; squeeze-and-excite goes through a quarter of the input's channels",
+        "drop_path": "share of pictures that pass the block by while training",
+    },
+)
+class FusedMBConv(_Residual):
+    """EfficientNetV2's fused block: one full convolution expands, a 1x1 projects; TensorFlow's padding, SiLU."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        expansion: Positive,
+        channels: Count,
+        stride: Count = 1,
+        kernel: Count = 3,
+        attention: Attention = "none",
+        drop_path: Fraction = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
+        pad, padding = _same(kernel, stride)
+        gate = [] if attention == "none" else [gate_of(attention, hidden, max(1, in_channels // 4))]
+        self.layers = nn.Sequential(
+            *pad,
+            ConvNormAct(in_channels, hidden, kernel, stride, padding, activation="SiLU"),
+            *gate,
+            ConvNormAct(hidden, channels, 1),
+        )
+        self.residual = stride == 1 and in_channels == channels
+        self.drop_path = drop_path_of(drop_path)
+
+
+ECA_PAPER = "Wang et al. 2020, arXiv:1910.03151"
+
+
+@block(scaled=True, paper=ECA_PAPER, explain={"attention_kernel": "channels that a gate looks at, odd"})
+class ECAInvertedResidualv2(InvertedResidualv2):
+    """An InvertedResidualv2 with efficient channel attention at the end of its branch."""
+
+    def __init__(
+        self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1, attention_kernel: Count = 3
+    ) -> None:
+        super().__init__(in_channels, channels, expansion, stride)
+        self.layers.append(ChannelAttention(channels, attention_kernel))
+
+
+@block(scaled=True, paper=ECA_PAPER, explain={"kernel": "of the depthwise convolution and of the attention, odd"})
+class ECAInvertedResidualv3(InvertedResidualv3):
+    """An InvertedResidualv3 with efficient channel attention at the end of its branch."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        kernel: Count,
+        expansion: Positive,
+        channels: Count,
+        se: bool = False,
+        activation: Activation | None = RELU,
+        stride: Count = 1,
+    ) -> None:
+        super().__init__(in_channels, kernel, expansion, channels, se, activation, stride)
+        self.layers.append(ChannelAttention(channels, kernel))

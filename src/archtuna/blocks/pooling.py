@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from archtuna.registry import block
-from archtuna.signature import Count, Index
+from archtuna.signature import Count, Padding, Side
 
 
 def stride_of_kernel(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -23,9 +23,9 @@ class MaxPool(nn.MaxPool2d):
 
     def __init__(
         self,
-        kernel: Count,
-        stride: Count | None = None,
-        padding: Index = 0,
+        kernel: Side,
+        stride: Side | None = None,
+        padding: Padding = 0,
         dilation: Count = 1,
         ceil_mode: bool = False,
     ) -> None:
@@ -38,9 +38,9 @@ class AvgPool(nn.AvgPool2d):
 
     def __init__(
         self,
-        kernel: Count,
-        stride: Count | None = None,
-        padding: Index = 0,
+        kernel: Side,
+        stride: Side | None = None,
+        padding: Padding = 0,
         ceil_mode: bool = False,
         count_include_pad: bool = True,
     ) -> None:
@@ -50,6 +50,14 @@ class AvgPool(nn.AvgPool2d):
 @block(repeat="once")
 class GlobalAvgPool(nn.AdaptiveAvgPool2d):
     """Mean over the whole map, or over a grid of ``output_size`` cells a side."""
+
+    def __init__(self, output_size: Count = 1) -> None:
+        super().__init__(output_size)
+
+
+@block(repeat="once")
+class GlobalMaxPool(nn.AdaptiveMaxPool2d):
+    """Largest value of the whole map, or of each of a grid of ``output_size`` cells a side."""
 
     def __init__(self, output_size: Count = 1) -> None:
         super().__init__(output_size)
