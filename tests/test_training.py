@@ -1,5 +1,7 @@
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -553,3 +555,37 @@ def test_digits_are_learned_and_the_run_repeats(
     assert [(e.train_loss, e.metrics) for e in runs[0]] == [(e.train_loss, e.metrics) for e in runs[1]]
     assert runs[0][-1].metrics["accuracy"] > (0.85 if augment == "none" else 0.4)
     assert runs[0][-1].images == digits(recipe)[0].count
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "groups", "last"),
+    [(4, 2, 1, False), (12, 2, 1, False), (16, 2, 1, True), (4, 1, 1, True), (4, 2, 4, True)],
+)
+def test_a_layout_in_which_the_processors_kernel_overruns_its_memory_is_not_taken(channels, stride, groups, last):
+    model = nn.Sequential(nn.Conv2d(3, channels, 3), nn.Conv2d(channels, 16, 1, stride, groups=groups))
+    for wish in ("auto", "true"):
+        found = memory_format_of(model, torch.device("cpu"), wish)
+        assert (found is torch.channels_last) == last
+
+
+@pytest.mark.slow
+def test_a_network_of_small_strided_convolutions_trains_on_several_threads():
+    # In channels last this ended the process; two threads and an odd batch are what it takes.
+    code = """
+import torch
+from torch import nn
+from archtuna.recipe import Recipe
+from archtuna.training import train
+torch.set_num_threads(2)
+class Batches:
+    def __len__(self):
+        return 6
+    def epoch(self, number):
+        for _ in range(6):
+            yield torch.randn(43, 3, 16, 16), torch.randint(0, 4, (43,))
+model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 1, 2, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+for epoch in train(model, Batches(), Batches(), Recipe(epochs=5), classes=4, device="cpu"):
+    pass
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -324,11 +324,26 @@ def memory_format_of(model: nn.Module, device: torch.device, wish: str = "auto")
     Args:
         model: only one with two-dimensional convolutions gains.
         device: ``auto`` takes channels last on CUDA and on the CPU (1.65 times as fast for a MobileNetV3 there).
-        wish: ``auto``, ``true`` or ``false``.
+        wish: ``auto``, ``true`` or ``false``; on a CPU ``true`` is not heard where it would corrupt memory.
     """
-    gains = device.type in ("cuda", "cpu") and any(isinstance(module, nn.Conv2d) for module in model.modules())
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    if device.type == "cpu" and any(map(_overruns, convolutions)):
+        if wish == "true":
+            _notice("a strided 1x1 convolution of so few channels is not trained in channels_last on a CPU")
+        return torch.contiguous_format
+    gains = device.type in ("cuda", "cpu") and bool(convolutions)
     last = gains if wish == "auto" else wish == "true"
     return torch.channels_last if last else torch.contiguous_format
+
+
+def _overruns(conv: nn.Conv2d) -> bool:
+    """Whether the CPU's kernel for the gradient of a convolution's weights writes beyond its memory in channels last.
+
+    A fault of oneDNN (issue 6035 there), with which processes crash and gradients may be wrong: strided 1x1 convolutions of
+    fewer input channels than a block of its kernels has, which is 16 at most.
+    """
+    pointwise = conv.groups == 1 and conv.kernel_size == (1, 1)
+    return pointwise and max(conv.stride) > 1 and conv.in_channels < 16
 
 
 def _autocast_of(precision: str, device: torch.device) -> torch.dtype | None:
