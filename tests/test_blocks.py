@@ -38,6 +38,16 @@ def test_every_block_runs_trains_and_matches_its_facts(name):
     assert all(p.grad is not None for p in unit.parameters())
 
 
+@pytest.mark.parametrize("name", list(BLOCKS))
+def test_every_block_and_argument_says_what_it_is(name):
+    entry = BLOCKS[name]
+    assert entry.meaning.endswith(".")
+    assert [p.name for p in entry.parameters if not entry.meaning_of(p.name)] == []
+    assert not entry.is_foreign
+    # A sentence about an argument that is gone would mislead.
+    assert set(entry.arguments_meaning) <= {p.name for p in entry.parameters}
+
+
 # Parameters by hand: weights of each convolution, 2 per channel of a batch norm, biases where the paper has them.
 @pytest.mark.parametrize(
     ("name", "arguments", "channels", "params"),

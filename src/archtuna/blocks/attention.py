@@ -189,9 +189,7 @@ def sincos(x: Tensor) -> Tensor:
     repeat="each",
     paper="Dosovitskiy et al. 2021, arXiv:2010.11929",
     explain={
-        "heads": "of the attention; they share the channels",
         "expansion": "hidden channels of the perceptron as a multiple of the block's",
-        "drop_path": "share of pictures that pass a branch by while training",
     },
 )
 class TransformerBlock(nn.Module):
@@ -221,7 +219,6 @@ class TransformerBlock(nn.Module):
 @block(
     repeat="once",
     paper="Lee et al. 2019, arXiv:1810.00825; Zhai et al. 2022, arXiv:2106.04560",
-    explain={"heads": "they share the channels"},
 )
 class AttentionPool(nn.Module):
     """Pools a map to one vector by attention: one learned query looks at all pixels, behind a layer norm."""
@@ -256,6 +253,7 @@ def _by_head(x: Tensor, heads: int) -> Tensor:
         "feature_size": "side of the map, or [height, width]: positions are learned for it, and it fits no other",
         "stride": "2 halves the map behind the attention",
         "heads": "of the attention; the channels must be divisible by them",
+        "qk_ratio": "channels of queries and keys as a multiple of the block's, where dim_head is null",
         "dim_head": "channels of queries and keys a head; null takes qk_ratio of the block's channels, rounded to 8",
         "bias": "of the projection to queries, keys and values",
         "scale_positions": "whether positions are divided by the root of dim_head, too",

@@ -21,7 +21,6 @@ GELU = Activation("GELU")
         "stride": "above 1, or where channels change, the paper's downsampling layer stands before the block",
         "attention": "a gate over the hidden channels",
         "layer_scale": "initial value of a learned scale of each channel of the branch, 0 for none",
-        "drop_path": "share of pictures that pass the branch by while training",
     },
 )
 class ConvNeXtBlock(nn.Module):

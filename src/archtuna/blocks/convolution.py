@@ -195,7 +195,14 @@ class ResBottleneck(nn.Module):
         return x + self.layers(x) if self.residual else self.layers(x)
 
 
-@block(paper="Iandola et al. 2016, arXiv:1602.07360")
+@block(
+    paper="Iandola et al. 2016, arXiv:1602.07360",
+    explain={
+        "squeeze": "channels of the squeeze",
+        "expand1x1": "channels from the 1x1 convolution",
+        "expand3x3": "channels from the 3x3 convolution; the output has both",
+    },
+)
 class Fire(nn.Module):
     """SqueezeNet's module: a 1x1 squeeze feeds a 1x1 and a 3x3 convolution whose outputs are joined; biased, no norm."""
 

@@ -120,7 +120,11 @@ class NormOverChannels(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-@block(repeat="each", paper="Ba et al. 2016, arXiv:1607.06450; as in Liu et al. 2022, arXiv:2201.03545")
+@block(
+    repeat="each",
+    paper="Ba et al. 2016, arXiv:1607.06450; as in Liu et al. 2022, arXiv:2201.03545",
+    explain={"eps": "added to the variance"},
+)
 class LayerNorm2d(NormOverChannels):
     """Normalises the channels of each pixel."""
 

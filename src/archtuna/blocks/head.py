@@ -34,7 +34,7 @@ class Linear(nn.Module):
         return self.activation(self.linear(x))
 
 
-@block(repeat="each", paper="Srivastava et al. 2014")
+@block(repeat="each", paper="Srivastava et al. 2014", explain={"p": "share of values set to zero while training"})
 class Dropout(nn.Dropout):
     """Sets a share ``p`` of the values to zero while training."""
 

@@ -24,7 +24,10 @@ class _Residual(nn.Module):
 
     layers: nn.Sequential
     residual: bool
-    drop_path: nn.Module = nn.Identity()
+
+    def __init__(self, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.drop_path = drop_path_of(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.layers(x)) if self.residual else self.layers(x)
@@ -36,12 +39,7 @@ def _hidden(in_channels: int, expansion: float, hidden: int) -> int:
     return hidden
 
 
-_inverted = partial(
-    block,
-    scaled=True,
-    later=("drop_path",),
-    explain={"drop_path": "share of pictures that pass the block by while training"},
-)
+_inverted = partial(block, scaled=True, later=("drop_path",))
 
 
 @_inverted(paper="Sandler et al. 2018, arXiv:1801.04381")
@@ -51,8 +49,7 @@ class InvertedResidualv2(_Residual):
     def __init__(
         self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1, drop_path: Fraction = 0.0
     ) -> None:
-        super().__init__()
-        self.drop_path = drop_path_of(drop_path)
+        super().__init__(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
         expand = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1, activation="ReLU6")]
         self.layers = nn.Sequential(
@@ -78,8 +75,7 @@ class InvertedResidualv3(_Residual):
         stride: Count = 1,
         drop_path: Fraction = 0.0,
     ) -> None:
-        super().__init__()
-        self.drop_path = drop_path_of(drop_path)
+        super().__init__(drop_path)
         hidden = make_divisible(in_channels * expansion)
         act = activation_of(activation)
         gate: list[nn.Module] = (
@@ -107,7 +103,6 @@ def _same(kernel: int, stride: int) -> tuple[list[nn.Module], int]:
     later=("se", "drop_path"),
     explain={
         "se": "squeeze-and-excite over the hidden channels, through a quarter of the input's",
-        "drop_path": "share of pictures that pass the block by while training",
     },
 )
 class MBConv(_Residual):
@@ -123,8 +118,7 @@ class MBConv(_Residual):
         se: bool = True,
         drop_path: Fraction = 0.0,
     ) -> None:
-        super().__init__()
-        self.drop_path = drop_path_of(drop_path)
+        super().__init__(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
         expand = [] if hidden == in_channels else [ConvNormAct(in_channels, hidden, 1, activation="SiLU")]
         pad, padding = _same(kernel, stride)
@@ -143,7 +137,6 @@ class MBConv(_Residual):
     paper="Tan & Le 2021, arXiv:2104.00298",
     explain={
         "attention": "a gate behind the first convolution; squeeze-and-excite goes through a quarter of the input's channels",
-        "drop_path": "share of pictures that pass the block by while training",
     },
 )
 class FusedMBConv(_Residual):
@@ -159,7 +152,7 @@ class FusedMBConv(_Residual):
         attention: Attention = "none",
         drop_path: Fraction = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
         pad, padding = _same(kernel, stride)
         gate = [] if attention == "none" else [gate_of(attention, hidden, max(1, in_channels // 4))]
@@ -170,7 +163,6 @@ class FusedMBConv(_Residual):
             ConvNormAct(hidden, channels, 1),
         )
         self.residual = stride == 1 and in_channels == channels
-        self.drop_path = drop_path_of(drop_path)
 
 
 ECA_PAPER = "Wang et al. 2020, arXiv:1910.03151"

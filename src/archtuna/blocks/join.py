@@ -52,7 +52,15 @@ class Concat(nn.Module):
         return torch.cat(inputs, self.dim)
 
 
-@block(repeat="once", explain={"size": "side in pixels, or [height, width], in place of the scale"})
+@block(
+    repeat="once",
+    explain={
+        "size": "side in pixels, or [height, width], in place of the scale",
+        "scale": "by how much each side grows",
+        "mode": "how pixels between pixels are made",
+        "align_corners": "whether corners stay where they are, for bilinear and bicubic",
+    },
+)
 class UpSample(nn.Upsample):
     """Enlarges a map to a size or by a factor."""
 

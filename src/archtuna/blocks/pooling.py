@@ -32,7 +32,11 @@ class MaxPool(nn.MaxPool2d):
         super().__init__(kernel, stride, padding, dilation, ceil_mode=ceil_mode)
 
 
-@block(repeat="each", canonical=stride_of_kernel)
+@block(
+    repeat="each",
+    canonical=stride_of_kernel,
+    explain={"count_include_pad": "whether the zeros of the padding count in the mean"},
+)
 class AvgPool(nn.AvgPool2d):
     """Mean of each window; the stride is the kernel where none is given."""
 
