@@ -68,6 +68,8 @@ class Architecture:
         rows: blocks in an order in which each stands behind what it takes in.
         input_channels: channels of a picture, 1 (grey) or 3 (colour).
         input_size: height and width of a picture in pixels.
+        origins: the Python modules that define blocks which are not archtuna's own, by the blocks' names; said to whoever
+            lacks them, never imported, and no part of what the network is.
 
     Raises:
         ValueError: a row takes from itself or from a row below it.
@@ -76,6 +78,7 @@ class Architecture:
     rows: tuple[Row, ...]
     input_channels: int
     input_size: tuple[int, int]
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if any(row.inputs is not None for row in self.rows):
@@ -138,6 +141,7 @@ class Architecture:
             "format": self._format(),
             "input_channel": self.input_channels,
             "input_size": list(self.input_size),
+            **({"blocks": dict(self.origins)} if self.origins else {}),
             "backbone": rows,
         }
 
@@ -174,7 +178,8 @@ class Architecture:
                     hint="pip install --upgrade archtuna",
                 )
             height, width = plain["input_size"]
-            return cls(_rows_of(plain["backbone"]), int(plain["input_channel"]), (int(height), int(width)))
+            origins = {str(name): str(module) for name, module in plain.get("blocks", {}).items()}
+            return cls(_rows_of(plain["backbone"]), int(plain["input_channel"]), (int(height), int(width)), origins)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, CheckpointError):
                 raise
@@ -186,7 +191,9 @@ class Architecture:
         size = height if height == width else f"[{height}, {width}]"
         plain = self.to_dict()
         rows = "".join(f"  - {_flow_row(row)}\n" for row in plain["backbone"])
-        return f"format: {plain['format']}\ninput_channel: {self.input_channels}\ninput_size: {size}\nbackbone:\n{rows}"
+        origins = f"blocks: {_flow(plain['blocks'])}\n" if self.origins else ""
+        rows = origins + f"backbone:\n{rows}"
+        return f"format: {plain['format']}\ninput_channel: {self.input_channels}\ninput_size: {size}\n{rows}"
 
     @classmethod
     def from_yaml(cls, text: str) -> Architecture:

@@ -18,6 +18,7 @@ from archtuna.architecture import Architecture
 from archtuna.errors import ArchtunaError, CheckpointError
 from archtuna.files import write_atomically
 from archtuna.recipe import Recipe
+from archtuna.registry import UnknownNameError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -162,6 +163,8 @@ def load(path: str | Path, *, device: str = "cpu") -> Network:
         # Initial weights are overwritten: drawing them must not move the caller's random state.
         with torch.random.fork_rng(devices=[]):
             model = build(header.architecture)
+    except UnknownNameError as error:
+        raise CheckpointError(f"{path}: its network does not build here: {error.message}", hint=error.hint) from error
     except (ArchtunaError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: its network does not build here: {error}") from error
     _fill(path, model, header, tensors)

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _log_to_stderr(arguments)
     try:
+        _import_blocks(arguments.imports)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return int(code or 0)
@@ -52,6 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{place}")
+
+
+def _import_blocks(modules: Sequence[str]) -> None:
+    if modules:
+        from archtuna.registry import import_blocks
+
+        import_blocks(modules)
 
 
 def _fail(text: str, code: int = 1) -> int:
@@ -101,6 +109,10 @@ def _parser() -> argparse.ArgumentParser:
 def _verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE",
+        help="import a Python module for the blocks that it registers; repeatable",
+    )  # fmt: skip
     return parser
 
 

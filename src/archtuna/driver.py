@@ -113,7 +113,7 @@ def search(
     workers = int(_first(workers, settings.get("workers"), 1))
     sampler = sampler if sampler is not None else settings.get("sampler")
     make_sampler(sampler, objectives=len(plan.spec.objectives), seed=None)
-    _check_workers(workers, storage, evaluator)
+    _check_workers(workers, storage, evaluator, plan.space)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where)
@@ -124,7 +124,7 @@ def search(
         if workers == 1:
             reason = _search_here(study, plan, orders, sampler, evaluator, emit)
         else:
-            reason = _Crew(study, orders, sampler, evaluator, where, emit).run()
+            reason = _Crew(study, orders, sampler, evaluator, where, plan.space, emit).run()
         study.sweep(near)
         emit(_end_event(study, reason))
     return study
@@ -237,13 +237,18 @@ def _largest(space: SearchSpace) -> Mapping[str, float]:
     return costs_of(space.largest().architecture)
 
 
-def _check_workers(workers: int, storage: Any, evaluator: Any) -> None:
+def _check_workers(workers: int, storage: Any, evaluator: Any, space: SearchSpace) -> None:
     if workers < 1:
         raise StudyError(f"{workers} workers", hint="at least 1")
     if workers > 1 and storage is not None and not isinstance(storage, str):
         raise StudyError("several workers cannot share a storage object", hint="pass the storage as a URL")
     if workers > 1 and evaluator is not None and not isinstance(evaluator, str):
         raise StudyError("several workers cannot share an evaluator object", hint="pass it as 'module:name'")
+    here = [name for name, module in space.origins.items() if module == "__main__"]
+    if workers > 1 and here:
+        raise StudyError(
+            f"several workers cannot import the block '{here[0]}' from a script", hint="put it into a module of its own"
+        )
 
 
 def _where(storage: str | BaseStorage | None, out: Path) -> str | BaseStorage | None:
@@ -333,8 +338,17 @@ class _Crew:
     """Several workers of one search, and the process that watches them."""
 
     def __init__(
-        self, study: Study, orders: Orders, sampler: Any, evaluator: str | None, storage: Any, emit: OnEvent
+        self,
+        study: Study,
+        orders: Orders,
+        sampler: Any,
+        evaluator: str | None,
+        storage: Any,
+        space: SearchSpace,
+        emit: OnEvent,
     ) -> None:
+        # Blocks of one's own are imported where they are used; what names them is this process, not the study's file.
+        self.imports = sorted(set(space.origins.values()))
         self.study, self.orders, self.emit, self.storage = study, orders, emit, storage
         self.evaluator, self.sampler = evaluator, sampler
         self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
@@ -405,6 +419,7 @@ class _Crew:
             "orders": orders,
             "sampler": sampler,
             "evaluator": self.evaluator,
+            "imports": self.imports,
         }
         return json.dumps({**message, "path": sys.path})
 

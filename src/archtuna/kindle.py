@@ -243,7 +243,7 @@ def _adopt(module: Value, custom: tuple[str, ...]) -> None:
     for path in custom:
         found = getattr(sys.modules[path], name, None)
         if isinstance(found, type) and issubclass(found, torch.nn.Module):
-            block(found, name=name, scaled="out_channels")
+            block(found, name=name, scaled="out_channels", origin=path)
 
 
 # --- files of rows ------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import archtuna.blocks  # noqa: F401  (registers the zoo)
 from archtuna.architecture import INPUT, PICTURE, Architecture, Row
 from archtuna.errors import ArchtunaError, Misfit, ShapeError
-from archtuna.registry import BLOCKS, Block
+from archtuna.registry import BLOCKS, Block, require_block
 
 MAX_PARAMETERS = 2_000_000_000
 MAX_ACTIVATIONS = 4_000_000_000
@@ -54,7 +54,10 @@ def survey(architecture: Architecture) -> list[tuple[int, UnitFacts]]:
 
     Raises:
         ShapeError: a row does not fit what it takes in; the error knows the row, and names those that it takes from.
+        UnknownNameError: a block is not registered here; the hint names the module that has it, where that is known.
     """
+    for name in {row.module for row in architecture.rows} - BLOCKS.keys():
+        require_block(name, architecture.origins)
     found: list[tuple[int, UnitFacts]] = []
     shapes: list[Shape] = [(architecture.input_channels, *architecture.input_size)]
     for (index, row), inputs in zip(architecture.units(), architecture.wires(), strict=True):

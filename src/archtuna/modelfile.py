@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from archtuna import document
 from archtuna.architecture import FORMAT
 from archtuna.choice import AnySlot, Choice, Slot, check, fixed, read_argument, read_slot
 from archtuna.document import Value
@@ -15,6 +16,7 @@ from archtuna.errors import SpecError, nearest
 from archtuna.kindle import Files, is_kindle, read_kindle
 from archtuna.reader import read_section
 from archtuna.recipe import PARAMETERS as TRAINING
+from archtuna.registry import UnknownNameError, require_block
 from archtuna.rows import REPEAT, RowTemplate, selected
 from archtuna.settings import DATA, SEARCH, Settings, limits_from, objectives_from, seconds_of
 from archtuna.signature import Bounds, Parameter
@@ -22,7 +24,7 @@ from archtuna.wiring import Section
 
 KEYS = (
     "format", "input_channel", "input_size", "depth_multiple", "width_multiple", "backbone",
-    "choices", "vary", "data", "training", "objectives", "limits", "search", "modules",
+    "choices", "vary", "data", "training", "objectives", "limits", "search", "modules", "blocks",
 )  # fmt: skip
 KINDLE_KEYS = ("head", "channel_divisor", "custom_module_paths")
 NETWORK_KEYS = ("backbone", "choices", "vary", "training", "head", "channel_divisor")
@@ -45,6 +47,7 @@ class ModelFile:
         file: its name, or None.
         notes: what the reader passed over, for people.
         modules: the files of rows that it names, by name.
+        origins: the Python modules of blocks in it that are not archtuna's own, by name.
         plain: the file as plain data.
     """
 
@@ -56,6 +59,7 @@ class ModelFile:
     file: str | None
     notes: tuple[str, ...] = ()
     modules: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
     plain: Any = field(default=None, repr=False)
 
 
@@ -81,7 +85,7 @@ def read_model_file(top: Value, text: str, files: Files) -> ModelFile:
     shared = _read_shared(entries.get("choices"))
     if "modules" in entries:
         files.texts.update({name: _text(value) for name, value in entries["modules"].entries().items()})
-    given = set(files.texts)
+    _require_blocks(entries.get("blocks"))
     if is_kindle(entries["backbone"]):
         section = read_kindle(entries, shared, files, notes)
     else:
@@ -89,24 +93,47 @@ def read_model_file(top: Value, text: str, files: Files) -> ModelFile:
         section = read_section(entries["backbone"], "backbone", shared)
     section = _apply_vary(section, entries.get("vary"), shared)
     notes += [*_zero_repeats(section), *_suspicions(section), *_cut_off(section), *_loose(section)]
-    fresh = {name: content for name, content in files.texts.items() if name not in given}
+    origins = {b.name: b.origin for row in section.plain() for b in row.blocks() if b.is_foreign}
     return ModelFile(
         section=section,
         head=_read_head(entries, shared, top),
         training=_read_training(entries.get("training"), shared),
         settings=_read_settings(entries),
-        text=text if not fresh else f"{text.rstrip()}\n\nmodules: {json.dumps(files.texts)}\n",
+        text=_with_sections(text, entries, modules=files.texts, blocks=origins),
         file=top.file,
         notes=tuple(notes),
         modules=dict(files.texts),
+        origins=origins,
         plain=top.plain(),
     )
+
+
+def _with_sections(text: str, entries: Mapping[str, Value], **sections: Mapping[str, str]) -> str:
+    """Return the file with what it needs from elsewhere behind it, so that a study can be opened without its folder."""
+    fresh = {key: dict(content) for key, content in sections.items() if content and key not in entries}
+    if not fresh:
+        return text
+    longer = "\n".join([text.rstrip() + "\n", *(f"{key}: {json.dumps(content)}\n" for key, content in fresh.items())])
+    try:
+        document.parse(longer)
+    except SpecError:  # The file is one mapping in braces, or ends in a way that lets nothing follow.
+        return json.dumps({**document.parse(text).plain(), **fresh}, indent=1) + "\n"
+    return longer
+
+
+def _require_blocks(section: Value | None) -> None:
+    """Check that what the file says its blocks come from is there: it is told, and never imported."""
+    for name, place in (section.entries() if section else {}).items():
+        try:
+            require_block(name, {name: _text(place)})
+        except UnknownNameError as error:
+            raise place.error(error.message, hint=error.hint) from None
 
 
 def _text(place: Value) -> str:
     text = place.scalar
     if not isinstance(text, str):
-        raise place.error("must be the text of a file of rows")
+        raise place.error("must be a text")
     return text
 
 

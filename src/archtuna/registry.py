@@ -107,6 +107,28 @@ def _origin(entry: object) -> str:
     return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', repr(target))}"
 
 
+MEANINGS: Mapping[str, str] = {
+    "channels": "of the output",
+    "features": "values of the output",
+    "kernel": "side of the window in pixels",
+    "kernels": "sides of the windows in pixels",
+    "stride": "pixels from one window to the next",
+    "padding": "pixels of zeros on each side; null is half the kernel",
+    "groups": "into which the channels are divided",
+    "dilation": "pixels between the points of a window",
+    "activation": "null for none",
+    "expansion": "hidden channels as a multiple of the input's",
+    "se": "squeeze-and-excite",
+    "shortcut": "whether the input is added where the channels agree",
+    "dropout": "share of values set to zero while training",
+    "drop_path": "share of pictures that pass the block by while training",
+    "heads": "of the attention; they share the channels",
+    "attention": "a gate over the channels: none, squeeze-and-excite, efficient channel attention",
+    "output_size": "cells a side",
+    "ceil_mode": "whether a window that hangs over the edge counts",
+}
+"""What arguments of these names mean in every block that does not say otherwise."""
+
 RepeatRule = Literal["stride first", "stride last", "widen last", "inside", "each", "once"]
 
 
@@ -131,6 +153,7 @@ class Block:
         later: arguments that the block did not always have. They are written down only where they differ from their
             default, so that the keys of older networks stay what they were.
         arguments_meaning: what single arguments mean, where their name does not say it.
+        origin: the Python module that registers it.
     """
 
     name: str
@@ -145,6 +168,7 @@ class Block:
     channels_argument: str | None = None
     later: tuple[str, ...] = ()
     arguments_meaning: Mapping[str, str] = field(default_factory=dict)
+    origin: str = "torch"
 
     @property
     def wants_channels(self) -> bool:
@@ -162,17 +186,16 @@ class Block:
         return self.inputs is None
 
     @property
-    def module(self) -> str:
-        """The Python module that defines it."""
-        return str(getattr(self.target, "__module__", "?"))
-
-    @property
     def is_foreign(self) -> bool:
-        """Whether it is defined outside archtuna, so that whoever loads a network with it has to import it first."""
-        return self.module.partition(".")[0] not in ("archtuna", "torch")
+        """Whether it is registered outside archtuna, so that whoever loads a network with it has to import it first."""
+        return self.origin.partition(".")[0] not in ("archtuna", "torch")
 
     def parameter(self, name: str) -> Parameter | None:
         return next((p for p in self.parameters if p.name == name), None)
+
+    def meaning_of(self, argument: str) -> str:
+        """Return what an argument means, or "" where nobody says it."""
+        return self.arguments_meaning.get(argument) or MEANINGS.get(argument, "")
 
     def complete(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return the one spelling of these arguments, which have a value for each parameter."""
@@ -198,6 +221,7 @@ def block(
     in_channels: str = "in_channels",
     later: tuple[str, ...] = (),
     explain: Mapping[str, str] | None = None,
+    origin: str | None = None,
 ) -> Any:
     """Register an ``nn.Module`` class, or a function that returns a module, as a block of model files.
 
@@ -223,6 +247,7 @@ def block(
         in_channels: the argument that is told the input's channels, where there is one of that name.
         later: arguments that the block did not always have.
         explain: what single arguments mean.
+        origin: the Python module that registers it; by default the caller's.
 
     Raises:
         TypeError: a required parameter is annotated with what no file could hold.
@@ -231,7 +256,7 @@ def block(
     if target is None:
         return partial(
             block, name=name, repeat=repeat, scaled=scaled, canonical=canonical, paper=paper, inputs=inputs,
-            in_channels=in_channels, later=later, explain=explain,
+            in_channels=in_channels, later=later, explain=explain, origin=origin,
         )  # fmt: skip
     parameters = parameters_of(target, skip=("self", in_channels))
     strided = any(p.name == "stride" for p in parameters)
@@ -248,9 +273,30 @@ def block(
         channels_argument=in_channels if in_channels in inspect.signature(target).parameters else None,
         later=later,
         arguments_meaning=dict(explain or {}),
+        # Whose module this is, is what has to be imported elsewhere: the target may be a class of another library.
+        origin=origin or sys._getframe(1).f_globals.get("__name__", "?"),
     )
     BLOCKS.add(entry.name, entry)
     return target
+
+
+def require_block(name: str, origins: Mapping[str, str]) -> Block:
+    """Return a block.
+
+    Args:
+        name: of the block.
+        origins: the modules that a file says its blocks come from.
+
+    Raises:
+        UnknownNameError: it is not registered; the hint says what to import, which nothing does by itself.
+    """
+    if name in BLOCKS or name not in origins:
+        return BLOCKS[name]
+    module = origins[name]
+    hint = f"import {module} first; on the command line: --import {module}"
+    if module == "__main__":
+        hint = "it was defined in a script: run it from there, or put the block into a module of its own"
+    raise UnknownNameError(f"no block is named '{name}' here; it is one of the module '{module}'", hint=hint)
 
 
 def inputs_of(target: Any) -> int | None:

@@ -36,39 +36,54 @@ def number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
 
 
-def shape(sides: Sequence[int]) -> str:
+def shape(sides: Sequence[Any]) -> str:
+    """Write a shape, ``16x8x8``; several with a plus between."""
+    if sides and not isinstance(sides[0], int):
+        return " + ".join(map(shape, sides))
     return "x".join(str(side) for side in sides)
 
 
 def layers(architecture: Architecture) -> list[dict[str, Any]]:
-    """Return the layer table as plain data."""
-    return [
-        {
-            "idx": row.idx, "n": row.n, "params": row.params, "module": row.module, "arguments": row.arguments,
-            "in": list(row.input), "out": list(row.output), "macs": row.macs,
-        }
-        for row in table(architecture)
-    ]  # fmt: skip
+    """Return the layer table as plain data; rows with a name, or that take from elsewhere, say so."""
+    lines = []
+    for row in table(architecture):
+        line = {
+            "idx": row.idx, "n": row.n, "params": row.params, "module": row.module, "arguments": _lists(row.arguments),
+            "in": _lists(row.input), "out": _lists(row.output), "macs": row.macs,
+        }  # fmt: skip
+        if not architecture.is_chain:
+            line |= {"name": row.name, "from": None if row.sources is None else list(row.sources)}
+        lines.append(line)
+    return lines
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _lists(one) for name, one in value.items()}
+    return list(map(_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def layer_lines(architecture: Architecture) -> list[str]:
     """Return the layer table as text, with its totals."""
     rows = layers(architecture)
-    header = ("idx", "n", "params", "module", "arguments", "in", "out", "macs")
+    header = ["idx", "n", "params", "module", "arguments", "in", "out", "macs"]
     body = [
-        (
+        [
             str(r["idx"]), str(r["n"]), f"{r['params']:,}", r["module"], _arguments(r["arguments"]),
             shape(r["in"]), shape(r["out"]), f"{r['macs']:,}",
-        )
+        ]
         for r in rows
     ]  # fmt: skip
+    if not architecture.is_chain:
+        header += ["name", "from"]
+        body = [[*line, r["name"] or "", ", ".join(r["from"] or ())] for line, r in zip(body, rows, strict=True)]
     costs = costs_of(architecture)
     size = shape((architecture.input_channels, *architecture.input_size))
     total = (
         f"{sum(r['n'] for r in rows)} blocks, {costs['params']:,} parameters, {costs['macs']:,} multiply-accumulates "
         f"at {size}, {costs['size_mb']:.2f} MB, key {architecture.key}"
     )
-    return [*columns(header, body, left=("module", "arguments")), total]
+    return [*columns(header, body, left=("module", "arguments", "name", "from")), total]
 
 
 def _arguments(values: Mapping[str, Any]) -> str:
@@ -82,6 +97,8 @@ def _brief(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_brief, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -227,18 +244,31 @@ def block(entry: Block) -> dict[str, Any]:
         "name": entry.name,
         "meaning": entry.meaning,
         "paper": entry.paper,
+        "origin": entry.origin,
+        "inputs": entry.inputs,
         "repeat": entry.repeat,
         "scaled": entry.scaled,
         "arguments": [
             {
                 "name": p.name,
+                "meaning": entry.meaning_of(p.name),
                 "expected": p.expected,
                 "required": p.required,
-                "default": None if p.required else p.default,
+                "default": None if p.required else _lists(p.default),
             }
             for p in entry.parameters
         ],
     }
+
+
+_COPIES = {
+    "stride first": "the first has the stride, the others keep the size",
+    "stride last": "the last has the stride, the others keep the size",
+    "widen last": "the last changes the channels",
+    "inside": "handed on as the argument repeats",
+    "each": "each as it is",
+    "once": "one, whatever the repeat says",
+}
 
 
 def block_lines(entries: Sequence[Block]) -> list[str]:
@@ -247,9 +277,23 @@ def block_lines(entries: Sequence[Block]) -> list[str]:
     for entry in entries:
         arguments = ", ".join(p.name if p.required else f"{p.name}={_brief(p.default)}" for p in entry.parameters)
         lines.append(f"{entry.name} [{arguments}]")
-        lines.append(f"    {entry.meaning}{f' {entry.paper}' if entry.paper else ''}")
+        lines += [f"    {entry.meaning}", *([f"    {entry.paper}"] if entry.paper else [])]
         if len(entries) == 1:
-            lines += [f"    {p.name}: {p.expected}" for p in entry.parameters]
-            applies = "applies" if entry.scaled else "does not apply"
-            lines.append(f"    several copies in one row: {entry.repeat}; width_multiple {applies}")
+            lines += _argument_lines(entry)
     return lines
+
+
+def _argument_lines(entry: Block) -> list[str]:
+    rows = [
+        (p.name, "required" if p.required else _brief(p.default), entry.meaning_of(p.name), p.expected)
+        for p in entry.parameters
+    ]
+    header = ("argument", "default", "meaning", "what it may be")
+    table = columns(header, rows, left=header) if rows else ["no arguments"]
+    takes = "two or more rows" if entry.joins else "one row" if entry.inputs == 1 else f"{entry.inputs} rows"
+    applies = f"applies to {entry.scaled_argument}" if entry.scaled else "does not apply"
+    return [
+        *(f"    {line}" for line in table),
+        f"    takes {takes}; several copies in one row: {_COPIES[entry.repeat]}; width_multiple {applies}",
+        *([f"    registered by {entry.origin}"] if entry.is_foreign else []),
+    ]

@@ -194,7 +194,9 @@ class SearchSpace(ModelFile):
             raise ShapeError("the network has no rows")
         if end != len(rows) - 1:
             rows.append(Row("Identity", inputs=(end,)))
-        architecture = Architecture(tuple(rows), channels, (height, width))
+        used = {row.module for row in rows}
+        origins = {name: module for name, module in self.origins.items() if name in used}
+        architecture = Architecture(tuple(rows), channels, (height, width), origins)
         check_output(architecture)
         return architecture
 

@@ -34,6 +34,7 @@ from optuna.trial import TrialState
 
 from archtuna.errors import ArchtunaError, DataError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, TrainEvaluator, evaluator_of
+from archtuna.registry import import_blocks
 from archtuna.sampler import Exhausted, GaveWay, Proposal, Proposer, Refused, ask, make_sampler, seed_of
 from archtuna.storage import (
     ERROR_CONSTRAINT,
@@ -603,6 +604,7 @@ def _end_with_parent(grace: float = 20.0) -> None:
 
 def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
     sys.path[:0] = [path for path in message["path"] if path not in sys.path]
+    import_blocks(message["imports"])
     orders = Orders(**message["orders"])
     with storage_errors_named(default_url()), Study.open(message["run"]) as study:
         data = study.data()
