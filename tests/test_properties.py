@@ -1,11 +1,12 @@
-"""What holds for every network of a space: 1,000 random ones from three spaces."""
+"""What holds for every network of a space: 1,000 random ones from four spaces, one of them of graphs."""
 
 import random
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from archtuna.architecture import Architecture
+from archtuna.architecture import PICTURE, Architecture
 from archtuna.checkpoint import load, save
 from archtuna.costs import costs_of
 from archtuna.data import Preprocess
@@ -16,7 +17,7 @@ from spaces import ALL
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "count"), [("classic", 50), ("everything", 550), ("small", 400)])
+@pytest.mark.parametrize(("name", "count"), [("classic", 50), ("everything", 500), ("small", 250), ("graph", 200)])
 def test_a_random_network_builds_matches_its_table_and_round_trips(tmp_path, name, count):
     space = SearchSpace.read(ALL[name], input_size=24 if name == "classic" else None)
     rng = random.Random(name)
@@ -38,15 +39,27 @@ def check_yaml(architecture):
 
 
 def check_shapes(architecture, model, x):
-    """Follow a real tensor through every block, and return the logits."""
+    """Follow real tensors through every block, hold what is remembered of blocks against the whole, and return the logits."""
+    outputs = {PICTURE: x}
+    wired = zip(model.layers, architecture.wires(), survey(architecture), strict=True)
     with torch.inference_mode():
-        for unit, (_, known) in zip(model.layers, survey(architecture), strict=True):
-            x = unit(x)
-            assert tuple(x.shape[1:]) == known.output
-    assert sum(p.numel() for p in model.parameters()) == costs_of(architecture)["params"]
-    assert sum(line.params for line in table(architecture)) == costs_of(architecture)["params"]
-    assert sum(line.macs for line in table(architecture)) == costs_of(architecture)["macs"]
-    return x.flatten(1)
+        for index, (unit, inputs, (_, known)) in enumerate(wired):
+            outputs[index] = unit(*(outputs[i] for i in inputs))
+            assert tuple(outputs[index].shape[1:]) == known.output
+    costs = costs_of(architecture)
+    assert sum(p.numel() for p in model.parameters()) == costs["params"]
+    assert sum(t.numel() for t in model.state_dict().values() if t.is_floating_point()) * 4 / 1e6 == costs["size_mb"]
+    assert whole(model, x) == costs["macs"]
+    assert sum(line.params for line in table(architecture)) == costs["params"]
+    assert sum(line.macs for line in table(architecture)) == costs["macs"]
+    return outputs[len(model.layers) - 1].flatten(1)
+
+
+def whole(model, x):
+    """Multiply-accumulates for one picture, counted in one run of the whole network."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(x)
+    return counter.get_total_flops() // 2 // len(x)
 
 
 def check_checkpoint(architecture, model, path, x, logits):

@@ -14,32 +14,7 @@ from archtuna.exports import export
 from archtuna.model import build, survey, table
 from archtuna.recipe import Recipe
 from archtuna.space import SearchSpace
-
-HEAD = """\
-  - [1, GlobalAvgPool, []]
-  - [1, Flatten, []]
-  - [1, Linear, [4]]
-"""
-
-GRAPH = f"""\
-input_size: 16
-backbone:
-  - [1, Conv, {{channels: 8, kernel: 3, name: stem}}]
-  - [0|1|2, Conv, [8, 3], {{name: mid}}]
-  - {{module: Conv, arguments: [8, 1|3], name: left, from: stem}}
-  - any:
-      - [1, MaxPool, {{kernel: 3, stride: 1, padding: 1}}]
-      - rows:
-          - [1, Conv, {{channels: 16, kernel: 1, name: wide}}]
-          - [1, Conv, [16, 3]]
-          - [1, Add, [], {{from: [wide, previous]}}]
-          - [1, Conv, [8, 1]]
-        repeat: 1..2
-    name: right
-    from: stem|mid
-  - [1, Add|Concat, [], {{from: [left, right, mid|null], name: joined}}]
-  - [1, Conv, [16, 3, 2]]
-{HEAD}"""
+from spaces import GRAPH, HEAD
 
 
 def space(rows, *, size=16, extra=""):

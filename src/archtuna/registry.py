@@ -61,22 +61,21 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._families[prefix] = make
 
     def __getitem__(self, name: str) -> Entry:
-        entry = self._find(name)
+        entry = self._entries.get(name) or self._made(name)
         if entry is None:
             self._discover()
-            entry = self._find(name)
+            entry = self._entries.get(name)
         if entry is None:
             hint = nearest(name, self) or f"known: {', '.join(sorted(self))}"
             raise UnknownNameError(f"no {self.kind} is named '{name}'", hint=hint)
         return entry
 
-    def _find(self, name: str) -> Entry | None:
+    def _made(self, name: str) -> Entry | None:
+        """Return the entry of a family's member, which is described when it is first asked for."""
         for prefix, make in self._families.items():
-            if name not in self._entries and name.startswith(prefix):
-                made = make(name)
-                if made is not None:
-                    return self._entries.setdefault(name, made)
-        return self._entries.get(name)
+            if name.startswith(prefix) and (made := make(name)) is not None:
+                return self._entries.setdefault(name, made)
+        return None
 
     def _discover(self) -> None:
         """Import what installed packages offer, once."""

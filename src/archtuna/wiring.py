@@ -60,7 +60,7 @@ class Builder:
         end = inputs[0]
         for row in rows:
             shape, end = self._follow(row, inputs, template), len(self.rows)
-            self.rows.append(replace(row, inputs=inputs, name=label))
+            self.rows.append(Row(row.module, row.arguments, row.repeat, inputs, label))
             self._shapes.append(shape)
             self._places.append(template.place.path + (f" ('{label}', {row.module})" if label else f" ({row.module})"))
             inputs = (end,)
