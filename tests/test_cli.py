@@ -1,4 +1,5 @@
 import json
+import re
 import os
 import subprocess
 import sys
@@ -120,14 +121,19 @@ def test_help_names_every_command_and_version_is_the_packages():
 def test_blocks_lists_the_zoo(capsys):
     code, out, _ = run(capsys, "blocks")
     assert code == 0
-    assert "InvertedResidualv3 [kernel, expansion, channels, se=false, activation=ReLU, stride=1]" in out
+    assert "InvertedResidualv3 [kernel, expansion, channels, se=false, activation=ReLU, stride=1, drop_path=0]" in out
     listed = json.loads(run(capsys, "blocks", "Conv", "--json")[1])
     assert listed[0]["arguments"][0] == {
         "name": "channels",
+        "meaning": "of the output",
         "expected": "a whole number of at least 1 and at most 65536",
         "required": True,
         "default": None,
     }
+    assert (listed[0]["inputs"], listed[0]["origin"]) == (1, "archtuna.blocks.convolution")
+    code, out, _ = run(capsys, "blocks", "Concat")
+    assert "takes two or more rows" in out
+    assert re.search(r"dim +1 +axis along which they are joined", out)
 
 
 def test_init_writes_a_file_that_check_accepts(capsys, tmp_path, monkeypatch):

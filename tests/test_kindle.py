@@ -146,7 +146,7 @@ def test_a_file_that_names_itself_ends_in_an_error(tmp_path, monkeypatch):
         kindle("[-1, 1, YamlModule, [loop.yaml]]")
     (tmp_path / "wide.yaml").write_text(f"module: [{', '.join(['[-1, 1, YamlModule, [wider.yaml]]'] * 90)}]\n")
     (tmp_path / "wider.yaml").write_text(f"module: [{', '.join(['[-1, 1, Conv, [8, 1]]'] * 90)}]\n")
-    with pytest.raises(SpecError, match="more than 5,000 rows"):
+    with pytest.raises(SpecError, match="more than 3,000 rows"):
         kindle("[-1, 1, YamlModule, [wide.yaml]]")
 
 

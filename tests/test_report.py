@@ -3,7 +3,7 @@ import pytest
 from archtuna import report
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
-from spaces import EVERYTHING, SEED
+from spaces import EVERYTHING, GRAPH, SEED
 
 
 def seed(size=32):
@@ -30,6 +30,30 @@ def test_the_layer_table_is_the_one_that_everyone_knows():
         "21 blocks, 4,210,998 parameters, 7,081,920 multiply-accumulates at 3x32x32, 16.95 MB, key "
     )
     assert len(lines) == 23
+
+
+def test_the_table_of_a_graph_says_what_rows_take_in():
+    architecture = SearchSpace.read(GRAPH).default().architecture
+    lines = report.layer_lines(architecture)
+    assert lines[0].split()[-2:] == ["name", "from"]
+    joined = next(line for line in lines if " Add " in line)
+    assert joined.split()[-4:] == ["joined", "left,", "right,", "stem"]
+    assert "8x16x16 + 8x16x16 + 8x16x16" in joined
+    plain = report.layers(architecture)[3]
+    assert (plain["name"], plain["from"], plain["in"]) == ("joined", ["left", "right", "stem"], [[8, 16, 16]] * 3)
+    assert "from" not in report.layers(seed().default().architecture)[0]
+
+
+def test_the_number_of_networks_is_written_as_it_can_be_read():
+    row = "[1..5, InvertedResidualv3, [3|5|7, 1..6, 16, 0|1, 0|1, 1]]"
+
+    def networks(rows):
+        body = f"input_size: 8\nbackbone: [{', '.join([row] * rows)}, [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [6]]]\n"
+        return next(line for line in report.check_lines(SearchSpace.read(body)) if line.endswith(" networks"))
+
+    assert networks(2) == "10 choices, 129,600 networks"
+    assert networks(10) == "50 choices, 3.7e+25 networks"
+    assert networks(150) == "750 choices, more than 10^300 networks"
 
 
 def test_check_says_every_choice_and_every_setting_with_its_default():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from archtuna.architecture import Scalar
 from archtuna.document import Value, scalar_of
-from archtuna.errors import SpecError, nearest
+from archtuna.errors import SpecError, brief, nearest
 
 MAX_OPTIONS = 1_000
 
@@ -53,6 +53,13 @@ class Choice:
         count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return tuple(self.low + i * self.step for i in range(count))
 
+    def probes(self) -> tuple[Scalar, ...]:
+        """The values that tell whether all are possible: every option; of a range the ends and the first step."""
+        if self.options is not None:
+            return self.options
+        second = () if self.step is None or self.low + self.step > self.high else (self.low + self.step,)
+        return (self.low, *second, self.high if self.step is None else (self.values() or (self.high,))[-1])
+
     def extremes(self) -> tuple[Scalar, ...]:
         """The values among which the cheapest and the dearest are looked for: the ends of numbers, else every option."""
         values = self.values()
@@ -91,11 +98,13 @@ class Slot:
     def choices(self) -> tuple[Choice, ...]:
         return () if self.choice is None else (self.choice,)
 
-    def candidates(self) -> tuple[Any, ...]:
+    def values(self) -> tuple[Any, ...]:
         """Every value that can come to stand here; the ends of a continuous range."""
-        if self.choice is None:
-            return (self.value,)
-        return self.choice.values() or self.choice.extremes()
+        return (self.value,) if self.choice is None else self.choice.values() or self.choice.extremes()
+
+    def candidates(self) -> tuple[Any, ...]:
+        """Values that stand for all that can come to stand here (``Choice.probes``)."""
+        return (self.value,) if self.choice is None else self.choice.probes()
 
 
 @dataclass(frozen=True)
@@ -114,10 +123,9 @@ class ListSlot:
 
     def candidates(self) -> tuple[Any, ...]:
         """The list of first options, and that with each other option of each element."""
-        first = tuple(item.candidates()[0] for item in self.items)
-        others = (
-            (*first[:i], value, *first[i + 1 :]) for i, item in enumerate(self.items) for value in item.candidates()[1:]
-        )
+        own = [item.candidates() for item in self.items]
+        first = tuple(values[0] for values in own)
+        others = ((*first[:i], value, *first[i + 1 :]) for i, values in enumerate(own) for value in values[1:])
         return (first, *others)
 
 
@@ -125,7 +133,7 @@ AnySlot = Slot | ListSlot
 
 
 def check(slot: AnySlot, coerce: Callable[[Any], Any]) -> None:
-    """Check that every value that can come to stand in a place is possible.
+    """Check that every value that can come to stand in a place is possible, by those that stand for all.
 
     Raises:
         SpecError: one is not; the error points there.
@@ -196,38 +204,48 @@ def read_choice(place: Value, name: str) -> Choice | None:
         return None
     match = _RANGE.fullmatch(text)
     if not match:
-        raise place.error(f"'{text}' is not a range", hint="write 1..5, 16..64/8 or 0.01..0.3 log")
+        raise place.error(f"{brief(text)} is not a range", hint="write 1..5, 16..64/8 or 0.01..0.3 log")
     return _read_range(place, name, match)
 
 
 def _read_options(place: Value, name: str, text: str) -> Choice:
     parts = [part.strip() for part in text.split("|")]
+    if len(parts) > MAX_OPTIONS:
+        raise place.error(
+            f"{len(parts):,} options; at most {MAX_OPTIONS:,} are read", hint="write a range: 16..4096/16"
+        )
     if "" in parts:
-        raise place.error(f"'{text}' has an empty option", hint="write null for no value")
+        raise place.error(f"{brief(text)} has an empty option", hint="write null for no value")
     if any(_RANGE.fullmatch(part) for part in parts):
-        raise place.error(f"'{text}' mixes options and ranges", hint="list the values: 1|2|3|7")
+        raise place.error(f"{brief(text)} mixes options and ranges", hint="list the values: 1|2|3|7")
     options = tuple(scalar_of(part.strip("\"'")) for part in parts)
     if len(set(map(repr, options))) < len(options):
-        raise place.error(f"'{text}' has the same option twice")
+        raise place.error(f"{brief(text)} has the same option twice")
     return Choice(name, "categorical", options)
 
 
 def _read_range(place: Value, name: str, match: re.Match[str]) -> Choice:
     low, high, step = scalar_of(match[1]), scalar_of(match[2]), scalar_of(match[3]) if match[3] else None
     log = match[4] is not None
+    if any(isinstance(part, str) for part in (low, high, step)):
+        raise place.error(f"{brief(place.scalar)}: its numbers have too many digits")
     problem = _range_problem(low, high, step, log)
     if problem:
-        raise place.error(f"'{place.scalar}': {problem}")
+        raise place.error(f"{brief(place.scalar)}: {problem}")
     whole = all(isinstance(part, int) for part in (low, high, step if step is not None else low))
     if whole and step is None:
         step = 1
     choice = Choice(name, "int" if whole else "float", None, low, high, step, log)
     if step is not None and (high - low) / step > MAX_OPTIONS * (100 if log else 1):
-        raise place.error(f"'{place.scalar}' has more than {MAX_OPTIONS:,} values", hint="write a step: 16..4096/16")
+        raise place.error(
+            f"{brief(place.scalar)} has more than {MAX_OPTIONS:,} values", hint="write a step: 16..4096/16"
+        )
     return choice
 
 
 def _range_problem(low: Any, high: Any, step: Any, log: bool) -> str | None:
+    if not all(math.isfinite(part) for part in (low, high, step or 0)):
+        return "the ends and the step must be finite"
     if not low < high:
         return "the low end must be below the high end"
     if step is not None and not 0 < step <= high - low:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 from archtuna.architecture import Row
@@ -132,28 +131,26 @@ def scaled_depth(repeat: int, multiple: float) -> int:
 
 def rows_of(block: Block, arguments: dict[str, Any], repeat: int, in_channels: Any) -> list[Row]:
     """Return the rows that ``repeat`` copies of a block are, each of equal copies that say what they are by themselves."""
-    rule = block.repeat
-    if repeat == 1:
-        return [Row(block.name, block.complete(_copies(rule, arguments, 1, in_channels)[0]))]
-    copies = [block.complete(copy) for copy in _copies(rule, arguments, repeat, in_channels)]
     rows: list[Row] = []
-    for same, run in groupby(copies):
-        count = len(list(run))
-        full = {**{p.name: p.default for p in block.parameters if p.name in block.later}, **same}
-        alike = [block.complete(copy) for copy in _copies(rule, full, count, in_channels)] == [same] * count
-        rows += [Row(block.name, same, count)] if alike else [Row(block.name, same)] * count
+    for same, count in _runs(block.repeat, arguments, repeat, in_channels):
+        alike = count == 1 or _runs(block.repeat, same, count, in_channels) == [(same, count)]
+        complete = block.complete(dict(same))
+        rows += [Row(block.name, complete, count)] if alike else [Row(block.name, complete)] * count
     return rows
 
 
-def _copies(rule: RepeatRule, arguments: dict[str, Any], repeat: int, in_channels: Any) -> list[dict[str, Any]]:
+Run = tuple[dict[str, Any], int]
+
+
+def _runs(rule: RepeatRule, arguments: dict[str, Any], repeat: int, in_channels: Any) -> list[Run]:
+    """Return the copies of a row as runs of equal ones: their arguments, and how many."""
     if rule == "once":
-        return [dict(arguments)]
+        return [(arguments, 1)]
     if rule == "inside":
-        return [{**arguments, "repeats": arguments["repeats"] * repeat}]
-    if rule == "stride first":
-        return [dict(arguments), *({**arguments, "stride": 1} for _ in range(repeat - 1))]
-    if rule == "stride last":
-        return [*({**arguments, "stride": 1} for _ in range(repeat - 1)), dict(arguments)]
-    if rule == "widen last":
-        return [*({**arguments, "channels": in_channels} for _ in range(repeat - 1)), dict(arguments)]
-    return [dict(arguments) for _ in range(repeat)]
+        return [({**arguments, "repeats": arguments["repeats"] * repeat}, 1)]
+    change = {"channels": in_channels} if rule == "widen last" else {"stride": 1} if "stride" in rule else {}
+    others = {**arguments, **change}
+    if repeat == 1 or others == arguments:
+        return [(arguments, repeat)]
+    runs = [(others, repeat - 1), (arguments, 1)]
+    return runs[::-1] if rule == "stride first" else runs

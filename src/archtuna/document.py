@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from archtuna.errors import SpecError, nearest
+from archtuna.errors import SpecError, brief, nearest
 
 MAX_BYTES = 2_000_000
 MAX_DEPTH = 48
@@ -76,7 +76,7 @@ class Value:
     @property
     def kind(self) -> str:
         """What stands here, in words."""
-        return "a mapping" if self.is_mapping else "a list" if self.is_list else f"'{self._node.content}'"
+        return "a mapping" if self.is_mapping else "a list" if self.is_list else brief(self._node.content)
 
     def items(self) -> list[Value]:
         """The elements of a list.
@@ -173,16 +173,17 @@ def text_of(path: str | Path) -> str:
         with open(path, "rb") as file:
             # Not by the size that the system tells: a device has none, and no end either.
             content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            size = max(path.stat().st_size, len(content))
-            raise SpecError(f"the file has {size:,} bytes; a model file has at most {MAX_BYTES:,}", file=name)
-        return content.decode("utf-8-sig")
+        size = max(path.stat().st_size, len(content))
+        text = content.decode("utf-8-sig") if len(content) <= MAX_BYTES else ""
     except UnicodeDecodeError as error:
         raise SpecError(f"not UTF-8 text (byte {error.start})", file=name, hint="save the file as UTF-8") from None
     except FileNotFoundError:
         raise SpecError("no such file", file=name, hint=_sibling(path)) from None
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be read ({getattr(error, 'strerror', None) or error})", file=name) from None
+    if len(content) > MAX_BYTES:
+        raise SpecError(f"the file has {size:,} bytes; a model file has at most {MAX_BYTES:,}", file=name)
+    return text
 
 
 def _sibling(path: Path) -> str | None:

@@ -20,11 +20,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 3_000
+"""Characters of a message: what a file holds, and a message repeats, may be of any length."""
+
+
+def brief(value: object) -> str:
+    """Write a value for a message, which a long one would bury."""
+    if isinstance(value, int) and abs(value) >= 10**40:
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value) if not isinstance(value, str) or len(value) < 1_000 else repr(value[:1_000])
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
 
 class ArchtunaError(Exception):
     """An error with one sentence for the problem and, where there is one, a hint for the next step."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = message if len(message) <= LONGEST else f"{message[:LONGEST]} … ({len(message):,} characters)"
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -115,6 +127,8 @@ class MissingExtraError(ArchtunaError, ImportError):
 
 def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """Return the hint ``did you mean '…'?`` for the known word nearest to ``word``, or None."""
+    if len(str(word)) > 60:  # No name is as long, and comparing takes the square of the length.
+        return None
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
     return f"did you mean '{by_lower[close[0]]}'?" if close else None

@@ -219,7 +219,7 @@ def _sources(place: Value, name: str, index: int, scope: _Scope) -> tuple[Source
 
 def _source(place: Value, name: str, index: int, scope: _Scope) -> Source:
     slot = read_slot(place, name, scope.shared)
-    return Source(slot, {value: _target(value, place, index) for value in slot.candidates()})
+    return Source(slot, {value: _target(value, place, index) for value in slot.values()})
 
 
 def _target(value: Any, place: Value, index: int) -> int:

@@ -26,6 +26,9 @@ KEYS = (
     "format", "input_channel", "input_size", "depth_multiple", "width_multiple", "backbone",
     "choices", "vary", "data", "training", "objectives", "limits", "search", "modules", "blocks",
 )  # fmt: skip
+MAX_VARY = 100
+MAX_VARIED = 50_000
+MAX_KEYS = 500
 KINDLE_KEYS = ("head", "channel_divisor", "custom_module_paths")
 NETWORK_KEYS = ("backbone", "choices", "vary", "training", "head", "channel_divisor")
 CHANNELS = Parameter("input_channel", int, bounds=Bounds(1, 4))
@@ -149,7 +152,10 @@ def _refuse_kindle_keys(entries: Mapping[str, Value]) -> None:
 def _top_entries(top: Value, notes: list[str]) -> dict[str, Value]:
     """Return the known keys. Files in the wild carry other keys as notes; only what looks like a typo is a mistake."""
     found: dict[str, Value] = {}
-    for key, value in top.entries().items():
+    entries = top.entries()
+    if len(entries) > MAX_KEYS:
+        raise top.error(f"{len(entries):,} keys; at most {MAX_KEYS} are read")
+    for key, value in entries.items():
         if key in KEYS or key in KINDLE_KEYS:
             found[key] = value
         elif key.lower() in ("input_size", "img_size"):
@@ -203,7 +209,7 @@ def _mixed_up(listed: Mapping[str, float]) -> str | None:
 
 
 def _largest(slot: AnySlot) -> float:
-    return max((value for value in slot.candidates() if isinstance(value, int | float)), default=0)
+    return max((value for value in slot.candidates() if isinstance(value, int | float)), default=0.0)
 
 
 def _cut_off(section: Section) -> list[str]:
@@ -310,8 +316,18 @@ def _placed(place: Value, read: Any) -> Any:
 
 
 def _apply_vary(section: Section, place: Value | None, shared: Mapping[str, Choice]) -> Section:
-    for entry in place.items() if place is not None else ():
+    if place is None:
+        return section
+    entries = place.items()
+    if len(entries) > MAX_VARY:
+        raise place.error(f"{len(entries):,} entries; at most {MAX_VARY} are read")
+    rows = sum(1 for _ in section.plain())
+    if len(entries) * rows > MAX_VARIED:
+        raise place.error(f"{len(entries):,} entries over {rows:,} rows", hint="write the choices into the rows")
+    for entry in entries:
         section = _vary(section, entry, shared)
+    for row in section.plain():
+        row.check()
     return section
 
 
@@ -320,6 +336,8 @@ def _vary(section: Section, entry: Value, shared: Mapping[str, Choice]) -> Secti
     if "rows" not in given:
         raise entry.error("no 'rows'", hint="write {rows: stride1, repeat: 1..5}")
     selectors = given["rows"].items() if given["rows"].is_list else [given["rows"]]
+    if len(selectors) > MAX_VARY:
+        raise given["rows"].error(f"{len(selectors):,} selectors; at most {MAX_VARY} are read", hint="a range: 1..15")
     changes = {name: value for name, value in given.items() if name != "rows"}
     if not changes:
         raise entry.error("nothing to vary", hint="write {rows: stride1, repeat: 1..5}")
@@ -361,5 +379,4 @@ def _vary_row(
             check(slot, REPEAT.coerce)
         row = row.varied(name, slot)
         used.add(name)
-    row.check()
     return row

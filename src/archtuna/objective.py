@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from archtuna.errors import SpecError, nearest
+from archtuna.errors import SpecError, brief, nearest
 
 Direction = Literal["minimize", "maximize"]
 
@@ -101,9 +101,11 @@ def limit_of(text: str) -> Limit:
     Raises:
         SpecError: the text is no limit, or not on a cost.
     """
-    match = _LIMIT.fullmatch(str(text))
+    match = _LIMIT.fullmatch(str(text)) if len(str(text)) < 100 else None
     if not match:
-        raise SpecError(f"'{text}' is not a limit", path="limits", value=text, hint="write for example: params <= 500k")
+        raise SpecError(
+            f"{brief(str(text))} is not a limit", path="limits", value=text, hint="write for example: params <= 500k"
+        )
     name = match["name"]
     if match["sign"] not in ("<=", "<"):
         raise SpecError(f"'{text}': only <= can be a limit", path="limits", value=text)

@@ -16,13 +16,13 @@ from archtuna.architecture import INPUT
 from archtuna.choice import Choice, Slot, check, fixed, read_argument, read_slot
 from archtuna.dialect import ALIASES
 from archtuna.document import Value
-from archtuna.errors import nearest
+from archtuna.errors import brief, nearest
 from archtuna.registry import BLOCKS
 from archtuna.rows import REPEAT, RowTemplate
 from archtuna.wiring import ENTRY, Alternatives, Group, Node, Section, Source, Template
 
 PREVIOUS = "previous"
-MAX_ROWS = 5_000
+MAX_ROWS = 3_000
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _FORMS = {
     "module": ("repeat", "module", "arguments", "name", "from"),
@@ -218,7 +218,7 @@ def _sources(place: Value | None, name: str, scope: _Scope) -> tuple[Source, ...
 
 def _source(place: Value, name: str, scope: _Scope) -> Source:
     slot = read_slot(place, name, scope.shared)
-    return Source(slot, {value: _target(value, place, scope) for value in slot.candidates()})
+    return Source(slot, {value: _target(value, place, scope) for value in slot.values()})
 
 
 def _target(value: Any, place: Value, scope: _Scope) -> int | None:
@@ -274,7 +274,7 @@ def _known_module(place: Value, value: Any) -> str:
         raise ValueError(f"must be the name of a block, not {value!r}")
     if value not in BLOCKS:
         hint = nearest(value, BLOCKS) or "`archtuna blocks` lists them; --import MODULE adds those of a module of yours"
-        raise place.error(f"no block is named '{value}'", hint=hint)
+        raise place.error(f"no block is named {brief(value)}", hint=hint)
     return value
 
 

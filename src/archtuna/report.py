@@ -12,6 +12,7 @@ from archtuna.model import check_output, table
 from archtuna.objective import Objective
 from archtuna.registry import Block
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
+from archtuna.space import MOST_NETWORKS
 
 if TYPE_CHECKING:
     from archtuna.space import SearchSpace
@@ -126,7 +127,9 @@ def check_lines(space: SearchSpace) -> list[str]:
     if not space.choices:
         lines += ["no choices: one network", ""]
     else:
-        lines += [f"{len(space.choices)} choices, {found['space_size']:,} networks"]
+        size = found["space_size"]
+        networks = f"{size:,}" if size < 10**15 else f"{size:.1e}" if size < MOST_NETWORKS else "more than 10^300"
+        lines += [f"{len(space.choices)} choices, {networks} networks"]
         named = columns(("choice", "values"), [(c.name, str(c)) for c in space.choices], left=("choice", "values"))
         lines += [f"  {line}" for line in named]
         for name in ("default", "smallest", "largest"):

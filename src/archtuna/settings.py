@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from archtuna.errors import SpecError
+from archtuna.errors import SpecError, brief
 from archtuna.objective import OBJECTIVES, Limit, limit_of, objectives_of
 from archtuna.signature import Bounds, Parameter, parameters_of_dataclass
 
@@ -89,11 +89,14 @@ def seconds_of(text: str | float | None) -> float | None:
     """
     if text is None:
         return None
-    match = _DURATION.fullmatch(str(text))
+    match = _DURATION.fullmatch(str(text)) if len(str(text)) < 100 else None
     total = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
     if total <= 0:
         raise SpecError(
-            f"'{text}' is not a duration", path="search.time", value=text, hint="write for example 90s, 5m or 1h30m"
+            f"{brief(str(text))} is not a duration",
+            path="search.time",
+            value=text,
+            hint="write for example 90s, 5m or 1h30m",
         )
     return total
 

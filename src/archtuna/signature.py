@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from archtuna.errors import brief
+
 REQUIRED: Any = inspect.Parameter.empty
 
 
@@ -113,7 +115,7 @@ class Parameter:
         converted = _CONVERTERS[self.type](value)
         if converted is None or (self.bounds and not self.bounds.admits(converted)):
             hint = ": write null for none" if value == "None" and self.optional else ""
-            raise ValueError(f"must be {self.expected}, not {value!r}{hint}")
+            raise ValueError(f"must be {self.expected}, not {brief(value)}{hint}")
         return converted
 
     def _items(self, value: object) -> list[object]:
@@ -129,7 +131,7 @@ class Parameter:
         for option in self.options:
             if str(option).lower() == str(value).lower():
                 return option
-        raise ValueError(f"must be {self.expected}, not {value!r}")
+        raise ValueError(f"must be {self.expected}, not {brief(value)}")
 
     def _coerce_activation(self, value: object) -> str | None:
         name = str(value).lower()
@@ -138,7 +140,7 @@ class Parameter:
         if name in ACTIVATIONS:
             return ACTIVATIONS[name]
         hint = ": write null for no activation" if name == "none" else ""
-        raise ValueError(f"must be {self.expected}, not {value!r}{hint}")
+        raise ValueError(f"must be {self.expected}, not {brief(value)}{hint}")
 
     @property
     def expected(self) -> str:

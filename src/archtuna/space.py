@@ -28,6 +28,9 @@ from archtuna.rows import Multiples, ways
 from archtuna.wiring import Builder
 
 DEFAULT_INPUT_SIZE = 224
+MOST_NETWORKS = 10**300
+CLIMBED = 40_000
+"""Rows that are resolved in looking for the smallest and the largest network; enough for every space that people write."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +111,13 @@ class SearchSpace(ModelFile):
     def size(self) -> int:
         """How many ways the networks of the space can be decided on (training values and continuous ranges not counted).
 
-        An upper bound where ``from`` is a choice: what a branch that was not taken would be is counted too.
+        Not more than 10^300 is counted. Where ``from`` is a choice this is an upper bound: what a branch that was not taken
+        would be is counted too.
         """
         asked = list(self.section.choices())
         shared = {name for name, n in Counter(choice.name for choice in asked).items() if n > 1}
         together = ways((choice for choice in asked if choice.name in shared), set())
-        return ways(self._head_choices(), set()) * together * self.section.size(shared)
+        return min(ways(self._head_choices(), set()) * together * self.section.size(shared), MOST_NETWORKS)
 
     @property
     def has_input_size(self) -> bool:
@@ -125,7 +129,7 @@ class SearchSpace(ModelFile):
         height, width = self._size_slots()
 
         def values(slot: Slot) -> tuple[int, ...]:
-            return tuple(SIZE.coerce(v) for v in slot.candidates())
+            return tuple(SIZE.coerce(v) for v in slot.values())
 
         if height is width:
             return tuple((side, side) for side in values(height))
@@ -264,10 +268,13 @@ class SearchSpace(ModelFile):
         best, best_cost = ends, cost(ends)
         if best_cost is None:
             best, best_cost = {}, cost({})
-        improved = True
+        improved, left = True, CLIMBED // max(1, sum(1 for _ in self.section.plain()))
         while improved:
             improved = False
             for choice in (c for c in self.choices if not c.name.startswith("training.")):
+                left -= 1
+                if left < 0:
+                    return self.candidate(best)
                 for value in choice.extremes():
                     trial = {**best, choice.name: value}
                     found = cost(trial) if best.get(choice.name, choice.default) != value else None

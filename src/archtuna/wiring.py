@@ -17,9 +17,12 @@ from archtuna.choice import Choice, Pick, Slot
 from archtuna.document import Value
 from archtuna.errors import ShapeError
 from archtuna.model import Shape, channels_of, joined, survey_row
-from archtuna.rows import MAX_REPEAT, REPEAT, Multiples, RowTemplate, scaled_depth, ways
+from archtuna.rows import REPEAT, Multiples, RowTemplate, scaled_depth, ways
 
-MAX_UNITS = 5_000
+MAX_UNITS = 3_000
+MAX_STEPS = 20_000
+MAX_KINDS = 1_000
+"""Blocks that differ in arguments or shapes: each takes a millisecond or two to find out about, and no network has as many."""
 ENTRY = -1
 """Stands for what a section takes in, where rows say what they take in."""
 
@@ -50,6 +53,14 @@ class Builder:
         self._places: list[str] = []
         self._picture = picture
         self._units = 0
+        self._steps = 0
+        self._kinds: set[int] = set()
+
+    def step(self) -> None:
+        """Count a row that is resolved: groups in groups multiply, also where their rows are left out."""
+        self._steps += 1
+        if self._steps > MAX_STEPS and self.problem is None:
+            self.problem = ShapeError(f"more than {MAX_STEPS:,} rows, counted as often as their groups repeat")
 
     def shape(self, end: int) -> Shape:
         """Return the shape that a row gives; that of what went in where an earlier row did not fit."""
@@ -58,7 +69,7 @@ class Builder:
     def add(self, rows: Iterable[Row], inputs: tuple[int, ...], template: RowTemplate, label: str | None) -> int:
         """Append rows, the first of which takes these inputs, and return the index of the last."""
         end = inputs[0]
-        for row in rows:
+        for row in rows if self.problem is None else ():
             shape, end = self._follow(row, inputs, template), len(self.rows)
             self.rows.append(Row(row.module, row.arguments, row.repeat, inputs, label))
             self._shapes.append(shape)
@@ -75,10 +86,13 @@ class Builder:
         if self.problem is not None:
             return shapes[0]
         try:
-            output = survey_row(row, shapes, index).output
-            for _ in range(row.repeat - 1):
-                output = survey_row(row, (output,), index).output
-            return output
+            for _ in range(row.repeat):
+                facts = survey_row(row, shapes, index)
+                self._kinds.add(id(facts))
+                shapes = (facts.output,)
+            if len(self._kinds) > MAX_KINDS:
+                raise ShapeError(f"more than {MAX_KINDS:,} different blocks", row=index)
+            return shapes[0]
         except ShapeError as error:
             sources = ["the picture" if i == PICTURE else self._places[i] for i in inputs]
             told = joined(error, sources, shapes) if len(shapes) > 1 else error
@@ -118,6 +132,7 @@ class Node:
     def emit(
         self, pick: Pick, multiples: Multiples, builder: Builder, inputs: tuple[int, ...], label: str | None
     ) -> int:
+        builder.step()
         channels = tuple(channels_of(builder.shape(i)) for i in inputs)
         rows = self.row.resolve(pick, multiples, channels[0] if len(channels) == 1 else channels)
         # What joins nothing is nothing: one input is passed on.
@@ -173,7 +188,9 @@ class Group:
         depth = multiples.depth if self.scaled else 1.0
         copies = 0 if repeat == 0 and self.repeat.choice else scaled_depth(max(repeat, 1), depth)
         end = inputs[0]
-        for n in range(min(copies, MAX_REPEAT)):
+        for n in range(copies):
+            if n and builder.problem is not None:
+                break  # Every choice in it was asked once, and there is no network to build.
             # The multiple has scaled the repeat of the whole; a second time would be twice.
             end = self.section.emit(
                 pick, Multiples(1.0, multiples.width), builder, end, label if n == copies - 1 else None

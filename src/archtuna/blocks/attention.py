@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from archtuna.blocks.gates import drop_path_of
 from archtuna.blocks.inverted_residual import make_divisible
 from archtuna.errors import Misfit
 from archtuna.registry import block
-from archtuna.signature import Activation, Count, Fraction, Positive, Side
+from archtuna.signature import Activation, Bounds, Count, Fraction, Positive, Side
 
+Depth = Annotated[int, Bounds(1, 256)]
 SILU, GELU = Activation("SiLU"), Activation("GELU")
 
 
@@ -110,7 +111,7 @@ class MobileViTBlock(nn.Module):
         in_channels: int,
         conv_channels: Count,
         mlp_channels: Count,
-        depth: Count,
+        depth: Depth,
         kernel: Count = 3,
         patch: Side = 2,
         dropout: Fraction = 0.0,

@@ -37,6 +37,10 @@ class Focus(nn.Module):
         return self.conv(torch.cat(corners, 1))
 
 
+MOST = 256
+"""Bottlenecks in a stage, so that a slip of the pen does not take minutes to build."""
+
+
 class _CrossStage(nn.Module):
     """Half of the hidden channels go through bottlenecks, the others past them."""
 
@@ -44,6 +48,8 @@ class _CrossStage(nn.Module):
         self, channels: int, repeats: int, shortcut: bool, groups: int, expansion: float, activation: str | None
     ) -> None:
         super().__init__()
+        if repeats > MOST:
+            raise ValueError(f"holds at most {MOST} bottlenecks, not {repeats:,}")
         self.hidden = int(channels * expansion)
         if self.hidden < 1:
             raise ValueError(f"channels {channels} times expansion {expansion:g} leaves no hidden channel")

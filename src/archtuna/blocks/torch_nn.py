@@ -12,6 +12,11 @@ from archtuna.signature import REQUIRED, Parameter, Plain
 
 PREFIX = "nn."
 _CHANNELS = ("in_channels", "in_features", "num_features")
+# What holds other modules, and what makes as many layers as a number says and takes sequences, is no row of a network.
+_NOT_BLOCKS = (
+    nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict, nn.RNNBase, nn.Transformer,
+    nn.TransformerEncoder, nn.TransformerDecoder,
+)  # fmt: skip
 _NOT_WRITTEN = ("self", "device", "dtype")
 
 
@@ -22,7 +27,7 @@ def describe(name: str) -> Block | None:
     ``num_features`` in first place) is not written.
     """
     target = getattr(nn, name.removeprefix(PREFIX), None)
-    if not (isinstance(target, type) and issubclass(target, nn.Module)):
+    if not (isinstance(target, type) and issubclass(target, nn.Module)) or issubclass(target, _NOT_BLOCKS):
         return None
     parameters = [
         p
