@@ -162,7 +162,7 @@ def load(path: str | Path, *, device: str = "cpu") -> Network:
     try:
         # Initial weights are overwritten: drawing them must not move the caller's random state.
         with torch.random.fork_rng(devices=[]):
-            model = build(header.architecture)
+            model = build(header.architecture, pretrained=False)
     except UnknownNameError as error:
         raise CheckpointError(f"{path}: its network does not build here: {error.message}", hint=error.hint) from error
     except (ArchtunaError, TypeError, ValueError) as error:

@@ -236,7 +236,7 @@ class TrainEvaluator:
         from archtuna.checkpoint import save
         from archtuna.model import build
 
-        model = build(candidate.architecture)
+        model = build(candidate.architecture, pretrained=False)
         model.load_state_dict(weights)
         save(
             path,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import archtuna.blocks  # noqa: F401  (registers the zoo)
 from archtuna.architecture import INPUT, PICTURE, Architecture, Row
+from archtuna.blocks.pretrained import without_weights
 from archtuna.errors import ArchtunaError, Misfit, ShapeError
 from archtuna.registry import BLOCKS, Block, require_block
 
@@ -333,14 +334,19 @@ def _units(architecture: Architecture) -> Iterator[nn.Module]:
         yield make_unit(row.module, row.arguments, facts.inputs)
 
 
-def build(architecture: Architecture) -> Network:
+def build(architecture: Architecture, *, pretrained: bool = True) -> Network:
     """Return a new network with random weights (torch's default initialisation, from the global generator).
+
+    Args:
+        architecture: what to build.
+        pretrained: whether PreTrained rows load the weights that they begin with; False where others take their place.
 
     Raises:
         ShapeError: rows do not fit each other, or the network does not end in one value per class.
     """
     check_output(architecture)
-    return Network(architecture)
+    with nullcontext() if pretrained else without_weights():
+        return Network(architecture)
 
 
 @dataclass(frozen=True)
