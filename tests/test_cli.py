@@ -1,6 +1,6 @@
 import json
-import re
 import os
+import re
 import subprocess
 import sys
 
@@ -114,8 +114,30 @@ def test_our_errors_are_exit_code_1_and_one_line_with_a_hint(capsys, tmp_path, m
 def test_help_names_every_command_and_version_is_the_packages():
     assert started("--version").stdout == f"archtuna {__version__}\n"
     text = started("--help").stdout
-    verbs = ("init", "check", "search", "front", "show", "train", "evaluate", "predict", "export", "blocks", "cache")
+    verbs = (
+        "init",
+        "check",
+        "search",
+        "front",
+        "show",
+        "train",
+        "evaluate",
+        "predict",
+        "export",
+        "blocks",
+        "schema",
+        "cache",
+    )
     assert [verb for verb in verbs if f"\n    {verb} " not in text] == []
+
+
+def test_schema_is_printed_or_written_with_the_line_that_an_editor_wants(tmp_path, capsys):
+    code, out, _ = run(capsys, "schema")
+    assert code == 0
+    assert json.loads(out)["required"] == ["backbone"]
+    code, out, _ = run(capsys, "schema", tmp_path / "search.schema.json")
+    assert json.loads((tmp_path / "search.schema.json").read_text())["title"] == "archtuna search file"
+    assert f"# yaml-language-server: $schema={tmp_path / 'search.schema.json'}" in out
 
 
 def test_blocks_lists_the_zoo(capsys):

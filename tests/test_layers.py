@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 # Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
 ROWS = [
     ("cli", "__main__"),
-    ("live", "report", "starter"),
+    ("live", "report", "schema", "starter"),
     ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage"),
     ("evaluate",),
     ("training", "checkpoint", "exports"),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from archtuna.model import check_output
+from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
 from pictures import folder
 from spaces import SEED
@@ -20,11 +22,38 @@ def blocks(language):
 
 
 def test_the_search_file_and_the_classic_recipe_are_read():
-    example, vary = blocks("yaml")
+    example, vary, graph = blocks("yaml")
     space = SearchSpace.read(example)
     assert space.size > 1000
     assert space.default().architecture.input_size == (64, 64)
     assert SearchSpace.read(SEED + vary).size == 5**11
+    for candidate in (SearchSpace.read(graph).smallest(), SearchSpace.read(graph).largest()):
+        assert check_output(candidate.architecture, classes=6) == 6
+
+
+def test_ready_spaces_a_schema_and_a_block_of_ones_own_are_as_they_are_shown(tmp_path):
+    folder(tmp_path / "photos", each=6)
+    module = next(block for block in blocks("python") if block.startswith("# my_blocks.py"))
+    (tmp_path / "my_blocks.py").write_text(module)
+    row = re.search(r"`(\[1, Squeeze, .*?\])`", README)[1]
+    head = "[[1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [6]]]"
+    (tmp_path / "own.yaml").write_text(f"input_size: 32\nbackbone: [{row}, {head[1:-1]}]\n")
+    commands = next(block for block in blocks("sh") if "--space" in block).splitlines()
+    for line in [*commands, "archtuna check own.yaml --import my_blocks"]:
+        done = run(re.sub(r"\s+#.*", "", line), tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert "Squeeze" in done.stdout
+    assert (tmp_path / "search.schema.json").exists()
+    without = run("archtuna check own.yaml", tmp_path)
+    assert without.returncode == 1
+    assert "--import" in without.stderr
+    ours = [name for name in BLOCKS if not BLOCKS[name].is_foreign]
+    assert f"without a name, all {len(ours)}" in README
+
+
+def run(command, folder):
+    command = command.replace("archtuna", f"{sys.executable} -m archtuna", 1)
+    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
 
 
 def test_every_shipped_search_file_is_read():
@@ -51,17 +80,11 @@ def test_the_commands_and_the_python_of_the_five_minutes_run(tmp_path):
     number = None
     for line in commands.splitlines():
         command = re.sub(r"\s+#.*", "", line).replace("17", str(number))
-        done = subprocess.run(
-            command.replace("archtuna", f"{sys.executable} -m archtuna", 1),
-            shell=True,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = run(command, tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         if command.startswith("archtuna front"):
             number = re.search(r"^ *(\d+)\*", done.stdout, re.MULTILINE)[1]
-    (python,) = blocks("python")
+    python = next(block for block in blocks("python") if "at.search" in block)
     python = python.replace("17", number).replace("trials=50", "trials=4, training={'epochs': 1}, input_size=32")
     python = python.replace('out="runs/photos"', 'out="runs/second"').replace(
         "runs/photos/checkpoints", "runs/photos/checkpoints"
@@ -73,7 +96,7 @@ def test_the_commands_and_the_python_of_the_five_minutes_run(tmp_path):
 
 def test_the_map_names_every_module():
     tree = {p.name for p in (ROOT / "src" / "archtuna").glob("*.py")} - {"__init__.py", "__main__.py"}
-    tree |= {f"{p.parent.name}/" for p in (ROOT / "src" / "archtuna").glob("*/__init__.py")}
+    tree |= {f"{p.name}/" for p in (ROOT / "src" / "archtuna").iterdir() if p.is_dir() and p.name != "__pycache__"}
     start = README.index("src/archtuna/\n")
     named = set(re.findall(r"\b(\w+\.py|\w+/)(?= |$)", README[start : README.index("```", start)], re.MULTILINE))
     assert tree - named == set()
@@ -93,5 +116,6 @@ def test_the_reference_of_the_file_names_every_key_and_its_example_is_read():
 
     text = (ROOT / "docs" / "format.md").read_text()
     assert [key for key in KEYS if key != "format" and f"`{key}`" not in text] == []
-    (vary,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    graph, vary = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert check_output(SearchSpace.read(graph).default().architecture, classes=6) == 6
     assert len(SearchSpace.read(SEED + vary).choices) > 20

@@ -303,6 +303,8 @@ backbone:
         ("{any: [{any: [[1, Flatten, []], [1, Identity, []]]}, [1, Identity, []]]}", "backbone[1].any[0]", "'any' inside 'any' has no place"),
         ("{any: [[1, Identity, [], {name: a}], [1, Identity, []]]}", "backbone[1].any[0]", "a name has no place in an alternative"),
         ("{row: [1, Identity, [], {name: a}], name: b}", "backbone[1]", "'name' and 'from' stand twice"),
+        ("[1, Conv, {channels: 8, kernel: 3, name: a}, {name: b}]", "backbone[1]", "'name' stands twice"),
+        ("{module: Conv, arguments: {channels: 8, kernel: 3, from: stem}, from: stem}", "backbone[1]", "'from' stands twice"),
         ("{rows: [[1, Conv, [8, 3], {from: stem}]]}", "backbone[1].rows[0].from", "no row is named 'stem'"),
     ],
 )  # fmt: skip

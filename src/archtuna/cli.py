@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"archtuna {__version__}")
     parser.set_defaults(run=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_init, _check, _search, _front, _show, _train, _evaluate, _predict, _export, _blocks, _cache):
+    for add in (_init, _check, _search, _front, _show, _train, _evaluate, _predict, _export, _blocks, _schema, _cache):
         add(verbs)
     return parser
 
@@ -172,20 +172,44 @@ def _init(verbs: Any) -> None:
     parser = _verb(verbs, "init", _run_init, "write a commented search file to begin with")
     parser.add_argument("file", nargs="?", default="search.yaml", help="where to write it (search.yaml)")
     parser.add_argument("--classes", type=_count, metavar="N", help="number of classes; by default the data's")
-    _flag(parser, "data", "input-size")
+    parser.add_argument("--space", metavar="NAME", help="a ready space; by default rows that fit the pictures' size")
+    parser.add_argument("--list", action="store_true", help="list the ready spaces")
+    _flag(parser, "data", "input-size", "json")
 
 
 def _run_init(arguments: argparse.Namespace) -> None:
     from archtuna.starter import starter
 
+    if arguments.list:
+        _list_spaces(arguments)
+        return
     path = Path(arguments.file)
     if path.exists():
         raise SpecError("exists already", file=str(path), hint="name another file")
-    text = starter(data=arguments.data, classes=arguments.classes, input_size=arguments.input_size)
+    text = starter(
+        data=arguments.data, classes=arguments.classes, input_size=arguments.input_size, space=arguments.space
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+    if arguments.json:
+        _print_json({"file": str(path), "space": arguments.space})
+        return
     data = "" if arguments.data else " --data DATA"
     print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
+
+
+def _list_spaces(arguments: argparse.Namespace) -> None:
+    from archtuna.starter import short, spaces
+
+    if arguments.json:
+        _print_json(
+            [{key: value for key, value in vars(space).items() if key != "text"} for space in spaces().values()]
+        )
+        return
+    print(f"{'name':12}  {'parameters':>13}  {'MACs':>13}  at")
+    for space in spaces().values():
+        params, macs = (" - ".join(map(short, ends)) for ends in (space.params, space.macs))
+        print(f"{space.name:12}  {params:>13}  {macs:>13}  {space.input_size:9}  {space.meaning}")
 
 
 # --- check ------------------------------------------------------------------------------------------
@@ -504,6 +528,27 @@ def _run_blocks(arguments: argparse.Namespace) -> None:
         _print_json([report.block(entry) for entry in chosen])
     else:
         _print_lines(report.block_lines(chosen))
+
+
+def _schema(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "schema", _run_schema, "write a JSON Schema, with which an editor completes and checks search files"
+    )
+    parser.add_argument("file", nargs="?", help="where to write it; by default it is printed")
+
+
+def _run_schema(arguments: argparse.Namespace) -> None:
+    from archtuna.files import write_atomically
+    from archtuna.schema import schema
+
+    text = json.dumps(schema(), indent=1) + "\n"
+    if arguments.file is None:
+        print(text, end="")
+        return
+    path = Path(arguments.file)
+    write_atomically(path, text.encode())
+    print(f"wrote {path}; a search file that begins with this line is completed and checked by editors:")
+    print(f"# yaml-language-server: $schema={path}")
 
 
 def _cache(verbs: Any) -> None:

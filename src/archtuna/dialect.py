@@ -84,7 +84,7 @@ class Kindle(Dialect):
         return _named(block, (_TORCH_ORDER | _KINDLE_ORDER).get(block.name))
 
     def parameter(self, block: Block, name: str) -> Parameter | None:
-        spellings = (name, *_KINDLE_NAMES.get(name, ()))
+        spellings = (name, *KINDLE_NAMES.get(name, ()))
         return next((found for found in map(block.parameter, spellings) if found), None)
 
     def value(self, block: Block, name: str, value: Any, *, positional: bool) -> Any:
@@ -117,7 +117,7 @@ _KINDLE_ORDER: dict[str, tuple[str | None, ...]] = {
     "BottleneckCSP": ("channels", None, "shortcut", "groups", "expansion", "activation"),
     "C3": ("channels", None, "shortcut", "groups", "expansion", "activation"),
 }
-_KINDLE_NAMES: Mapping[str, tuple[str, ...]] = {
+KINDLE_NAMES: Mapping[str, tuple[str, ...]] = {
     "out_channels": ("channels", "features"), "kernel_size": ("kernel",), "kernel_sizes": ("kernels",),
     "expand_ratio": ("expansion",), "scale_factor": ("scale",), "dimension": ("dim",), "patch_size": ("patch",),
     "n_repeat": ("repeats",), "model_name": ("model",), "feature_idx": ("index",),

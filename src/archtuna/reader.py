@@ -24,6 +24,7 @@ from archtuna.wiring import ENTRY, Alternatives, Group, Node, Section, Source, T
 PREVIOUS = "previous"
 MAX_ROWS = 3_000
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
+_CONNECTION = ("name", "from")
 _FORMS = {
     "module": ("repeat", "module", "arguments", "name", "from"),
     "row": ("row", "name", "from"),
@@ -91,13 +92,27 @@ def _parts(place: Value) -> _Parts:
     if len(items) not in (3, 4) or (len(items) == 4 and not items[3].is_mapping):
         raise place.error(f"a row has 3 items, not {len(items)}", hint="write [repeat, Module, [arguments]]")
     repeat, module, arguments = items[:3]
-    more = items[3].at(place.path).entries(("name", "from")) if len(items) == 4 else {}
-    if arguments.is_mapping:
-        given = arguments.at(place.path).entries()
-        own = {key for key in ("name", "from") if key in given and not _has_argument(module, key)}
-        more |= {key: given[key] for key in own}
-        arguments = arguments.without(own)
-    return _Parts(place, "row", repeat, module, arguments, None, _label(more.get("name")), more.get("from"))
+    more = items[3].at(place.path).entries(_CONNECTION) if len(items) == 4 else {}
+    arguments, among = _without_connection(place, module, arguments)
+    return _connected(_Parts(place, "row", repeat, module, arguments), more, among)
+
+
+def _without_connection(place: Value, module: Value, arguments: Value) -> tuple[Value, dict[str, Value]]:
+    """Return arguments without the name and the connection that may stand among them, and these."""
+    if not arguments.is_mapping:
+        return arguments, {}
+    given = arguments.at(place.path).entries()
+    own = {key: place for key, place in given.items() if key in _CONNECTION and not _has_argument(module, key)}
+    return arguments.without(own), own
+
+
+def _connected(parts: _Parts, *given: Mapping[str, Value]) -> _Parts:
+    """Return the row with its name and what it takes in, from the one place where they stand."""
+    for key in _CONNECTION:
+        if sum(key in more for more in given) > 1:
+            raise parts.place.error(f"'{key}' stands twice")
+    more = {key: value for one in given for key, value in one.items()}
+    return replace(parts, label=_label(more.get("name")), taken=more.get("from"))
 
 
 def _has_argument(module: Value, name: str) -> bool:
@@ -115,17 +130,19 @@ def _mapped_parts(place: Value) -> _Parts:
             hint="write [repeat, Module, [arguments]], {module: Conv, arguments: [8, 3]} or {any: [row, row]}",
         )
     entries = place.entries(_FORMS[form])
-    label, taken = _label(entries.get("name")), entries.get("from")
+    more = {key: entries[key] for key in _CONNECTION if key in entries}
     if form == "row":
         inner = _parts(entries["row"])
+        label, taken = _label(more.get("name")), more.get("from")
         if (label and inner.label) or (taken and inner.taken):
             raise place.error("'name' and 'from' stand twice")
         return replace(inner, label=label or inner.label, taken=taken or inner.taken)
+    if form == "module" and "arguments" in entries:
+        arguments, among = _without_connection(place, entries["module"], entries["arguments"])
+        return _connected(_Parts(place, "row", entries.get("repeat"), entries["module"], arguments), more, among)
     if form == "module":
-        return _Parts(
-            place, "row", entries.get("repeat"), entries["module"], entries.get("arguments"), None, label, taken
-        )
-    return _Parts(place, form, entries.get("repeat"), None, None, entries[form], label, taken)
+        return _connected(_Parts(place, "row", entries.get("repeat"), entries["module"]), more)
+    return _connected(_Parts(place, form, entries.get("repeat"), inner=entries[form]), more)
 
 
 def _label(place: Value | None) -> str | None:

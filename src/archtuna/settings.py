@@ -78,7 +78,7 @@ class Settings:
 
 DEFAULT_OBJECTIVES = ("f1", "params")
 
-_DURATION = re.compile(r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*")
+DURATION = r"\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?\s*(?:(\d+(?:\.\d+)?)\s*s?)?\s*"
 
 
 def seconds_of(text: str | float | None) -> float | None:
@@ -89,7 +89,7 @@ def seconds_of(text: str | float | None) -> float | None:
     """
     if text is None:
         return None
-    match = _DURATION.fullmatch(str(text)) if len(str(text)) < 100 else None
+    match = re.fullmatch(DURATION, str(text)) if len(str(text)) < 100 else None
     total = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0.0
     if total <= 0:
         raise SpecError(
