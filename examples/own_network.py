@@ -14,7 +14,9 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         changes = stride != 1 or inplanes != planes
         self.downsample = (
-            nn.Sequential(nn.Conv2d(inplanes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes)) if changes else None
+            nn.Sequential(nn.Conv2d(inplanes, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+            if changes
+            else None
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ import archtuna as at
 
 
 @at.block(in_channels="in_chans")
-def timm_resnet(in_chans: int, num_classes: int, block_layers: tuple[int, ...], width: int, stem: str = "deep") -> nn.Module:
+def timm_resnet(
+    in_chans: int, num_classes: int, block_layers: tuple[int, ...], width: int, stem: str = "deep"
+) -> nn.Module:
     """A ResNet of timm with stages of one's choice."""
     from timm.models.resnet import BasicBlock, ResNet
 
     channels = tuple(width * 2**i for i in range(len(block_layers)))
-    return ResNet(
-        BasicBlock, block_layers, num_classes, in_chans, stem_type=stem, stem_width=width, channels=channels
-    )
+    return ResNet(BasicBlock, block_layers, num_classes, in_chans, stem_type=stem, stem_width=width, channels=channels)
 
 
 SPACE = """
