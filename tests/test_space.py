@@ -197,6 +197,54 @@ def test_shapes_that_vanish_name_the_row_of_the_file(tmp_path):
         SearchSpace.read(file).default()
 
 
+@pytest.mark.parametrize(
+    ("row", "problem", "order"),
+    [
+        ("[1, MBConv, [24, 3, 2, 5]]", "an expansion of 24 with 3 channels", "expansion, channels, stride, kernel, se"),
+        (
+            "[1, MBConv|FusedMBConv, [16|32, 6]]",
+            "an expansion of 32 with 6 channels",
+            "expansion, channels, stride, ker",
+        ),
+        ("[1, ECAInvertedResidualv2, [4, 16]]", "an expansion of 16 with 4 channels", "channels, expansion, stride"),
+        (
+            "[1, InvertedResidualv3, [1, 4, 24, 0, 1, 2]]",
+            "a stride of 2 with a kernel of 1",
+            "kernel, expansion, channels",
+        ),
+    ],
+)
+def test_a_likely_mix_up_of_arguments_is_pointed_out(row, problem, order):
+    notes = space(row).notes
+    assert notes[0].startswith(f"backbone[0]: {problem} looks like a mix-up: ")
+    assert f" takes [{order}" in notes[0]
+    assert notes[0].endswith("; arguments by name settle it")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "[1, MBConv, {expansion: 24, channels: 3}]",  # What is named is meant.
+        "[1, MBConv, [4, 24, 2, 5]]",
+        "[1, MBConv, [6, 8]]",
+        "[1, InvertedResidualv2, [24, 6, 2]]",
+        "[1, InvertedResidualv3, [3, 10, 24, 0, 1, 2]]",
+        "[1, Conv, [8, 1, 2]]",
+    ],
+)
+def test_arguments_that_people_mean_are_not(row):
+    assert space(row).notes == ()
+
+
+def test_an_activation_on_the_logits_is_pointed_out():
+    head = "  - [1, GlobalAvgPool, []]\n  - [1, {}]\n  - [1, Flatten, []]\n"
+    for last in ("FixedConv, [6, 1]", "Conv, [6, 1, 1, null, 1, ReLU]", "FixedConv, {channels: 6, kernel: 1}"):
+        found = SearchSpace.read("backbone:\n  - [1, Conv, [8, 3]]\n" + head.format(last))
+        assert found.notes == ("backbone[2]: ReLU cuts the logits off below zero; null is no activation",), last
+    for last in ("FixedConv, [6, 1, 1, 0, 1, null]", "FixedConv, {channels: 6, kernel: 1, activation: GELU|null}"):
+        assert SearchSpace.read("backbone:\n  - [1, Conv, [8, 3]]\n" + head.format(last)).notes == ()
+
+
 def test_unknown_notes_of_other_programs_are_passed_over_and_said():
     found = SearchSpace.read(SEED + "INPUT_SIZE: 48\nlogger: {level: info}\n")
     assert found.notes == ("key 'logger' means nothing to archtuna and is passed over",)
