@@ -146,7 +146,7 @@ class Bottleneck(nn.Module):
         widen_activation: Activation | None = RELU,
     ) -> None:
         super().__init__()
-        hidden = _narrowed(channels, expansion)
+        hidden = narrowed(channels, expansion)
         self.narrow = ConvNormAct(in_channels, hidden, 1, activation=activation)
         self.widen = ConvNormAct(hidden, channels, 3, groups=groups, activation=widen_activation)
         self.gate: nn.Module = nn.Identity()
@@ -157,7 +157,12 @@ class Bottleneck(nn.Module):
         return x + y if self.residual else y
 
 
-def _narrowed(channels: int, expansion: float) -> int:
+def narrowed(channels: int, expansion: float) -> int:
+    """Return the hidden channels of a bottleneck.
+
+    Raises:
+        ValueError: there are none.
+    """
     hidden = int(channels * expansion)
     if hidden < 1:
         raise ValueError(f"channels {channels} times expansion {expansion:g} leaves no hidden channel")
@@ -183,7 +188,7 @@ class ResBottleneck(nn.Module):
         activation: Activation | None = RELU,
     ) -> None:
         super().__init__()
-        hidden = _narrowed(channels, expansion)
+        hidden = narrowed(channels, expansion)
         self.layers = nn.Sequential(
             ConvNormAct(in_channels, hidden, 1, activation=activation),
             ConvNormAct(hidden, hidden, 3, groups=groups, activation="ReLU"),

@@ -1,11 +1,11 @@
-"""Blocks of the YOLO family that classifiers use too: cross-stage partial stages, pyramid pooling, Focus, MV2Block."""
+"""Blocks of the YOLO family that classifiers use too: cross-stage partial stages, pyramid pooling, Focus."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from archtuna.blocks.convolution import Bottleneck, ConvNormAct, activation_of, same_padding
+from archtuna.blocks.convolution import Bottleneck, ConvNormAct, activation_of, narrowed, same_padding
 from archtuna.errors import Misfit
 from archtuna.registry import block
 from archtuna.signature import RELU, Activation, Count, Index, Padding, Positive, Side
@@ -50,9 +50,7 @@ class _CrossStage(nn.Module):
         super().__init__()
         if repeats > MOST:
             raise ValueError(f"holds at most {MOST} bottlenecks, not {repeats:,}")
-        self.hidden = int(channels * expansion)
-        if self.hidden < 1:
-            raise ValueError(f"channels {channels} times expansion {expansion:g} leaves no hidden channel")
+        self.hidden = narrowed(channels, expansion)
         self.bottlenecks = nn.Sequential(
             *(
                 Bottleneck(self.hidden, self.hidden, shortcut, groups, 1.0, activation, activation)  # type: ignore[arg-type]
@@ -168,31 +166,3 @@ class SPPF(nn.Module):
         for _ in range(3):
             maps.append(self.pool(maps[-1]))
         return self.project(torch.cat(maps, 1))
-
-
-@block(scaled=True, paper="Sandler et al. 2018, arXiv:1801.04381")
-class MV2Block(nn.Module):
-    """MobileNetV2's block with an activation of one's choice."""
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: Count,
-        stride: Count = 1,
-        expansion: Positive = 4.0,
-        activation: Activation | None = RELU,
-    ) -> None:
-        super().__init__()
-        hidden = round(in_channels * expansion)
-        if hidden < 1:
-            raise ValueError(f"{in_channels} input channels times expansion {expansion:g} leave no hidden channel")
-        expand = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1, activation=activation)]
-        self.layers = nn.Sequential(
-            *expand,
-            ConvNormAct(hidden, hidden, 3, stride, groups=hidden, activation=activation),
-            ConvNormAct(hidden, channels, 1),
-        )
-        self.residual = stride == 1 and in_channels == channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)

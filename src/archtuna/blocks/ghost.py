@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from archtuna.blocks.convolution import ConvNormAct, activation_of
 from archtuna.blocks.gates import ChannelAttention, SqueezeExcite
-from archtuna.blocks.inverted_residual import make_divisible
+from archtuna.blocks.inverted_residual import Residual, make_divisible
 from archtuna.registry import block
 from archtuna.signature import RELU, Activation, Count, Positive
 
@@ -146,7 +146,7 @@ class MixedDepthwise(nn.Module):
         "se": "squeeze-and-excite over the hidden channels, through a quarter of the input's",
     },
 )
-class MixNetBlock(nn.Module):
+class MixNetBlock(Residual):
     """MixNet's block: 1x1 expansion, depthwise convolutions of several kernels side by side, 1x1 projection."""
 
     def __init__(
@@ -172,6 +172,3 @@ class MixNetBlock(nn.Module):
             ConvNormAct(hidden, channels, 1),
         )
         self.residual = stride == 1 and in_channels == channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x) if self.residual else self.layers(x)

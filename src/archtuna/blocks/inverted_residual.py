@@ -12,6 +12,8 @@ from archtuna.blocks.gates import Attention, ChannelAttention, SqueezeExcite, dr
 from archtuna.registry import block
 from archtuna.signature import RELU, Activation, Count, Fraction, Positive
 
+MOBILENETV2 = "Sandler et al. 2018, arXiv:1801.04381"
+
 
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round to a multiple of ``divisor``, at least one, never below 90 % of ``value`` (MobileNet's reference code)."""
@@ -19,7 +21,7 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """Runs ``self.layers`` and adds the input where ``self.residual`` says so."""
 
     layers: nn.Sequential
@@ -39,29 +41,53 @@ def _hidden(in_channels: int, expansion: float, hidden: int) -> int:
     return hidden
 
 
-_inverted = partial(block, scaled=True, later=("drop_path",))
-
-
-@_inverted(paper="Sandler et al. 2018, arXiv:1801.04381")
-class InvertedResidualv2(_Residual):
-    """MobileNetV2's block: 1x1 expansion, 3x3 depthwise with stride, 1x1 projection, ReLU6."""
+class _Inverted(Residual):
+    """MobileNetV2's layers under any activation."""
 
     def __init__(
-        self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1, drop_path: Fraction = 0.0
+        self, in_channels: int, channels: int, expansion: float, stride: int, activation: str | None, drop_path: float
     ) -> None:
         super().__init__(drop_path)
         hidden = _hidden(in_channels, expansion, round(in_channels * expansion))
-        expand = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1, activation="ReLU6")]
+        expand = [] if expansion == 1 else [ConvNormAct(in_channels, hidden, 1, activation=activation)]
         self.layers = nn.Sequential(
             *expand,
-            ConvNormAct(hidden, hidden, 3, stride, groups=hidden, activation="ReLU6"),
+            ConvNormAct(hidden, hidden, 3, stride, groups=hidden, activation=activation),
             ConvNormAct(hidden, channels, 1),
         )
         self.residual = stride == 1 and in_channels == channels
 
 
+_inverted = partial(block, scaled=True, later=("drop_path",))
+
+
+@_inverted(paper=MOBILENETV2)
+class InvertedResidualv2(_Inverted):
+    """MobileNetV2's block: 1x1 expansion, 3x3 depthwise with stride, 1x1 projection, ReLU6."""
+
+    def __init__(
+        self, in_channels: int, channels: Count, expansion: Positive, stride: Count = 1, drop_path: Fraction = 0.0
+    ) -> None:
+        super().__init__(in_channels, channels, expansion, stride, "ReLU6", drop_path)
+
+
+@block(scaled=True, paper=MOBILENETV2)
+class MV2Block(_Inverted):
+    """MobileNetV2's block with an activation of one's choice."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: Count,
+        stride: Count = 1,
+        expansion: Positive = 4.0,
+        activation: Activation | None = RELU,
+    ) -> None:
+        super().__init__(in_channels, channels, expansion, stride, activation, 0.0)
+
+
 @_inverted(paper="Howard et al. 2019, arXiv:1905.02244")
-class InvertedResidualv3(_Residual):
+class InvertedResidualv3(Residual):
     """MobileNetV3's block: 1x1 expansion, depthwise with stride, optional squeeze-and-excite, 1x1 projection."""
 
     def __init__(
@@ -105,7 +131,7 @@ def _same(kernel: int, stride: int) -> tuple[list[nn.Module], int]:
         "se": "squeeze-and-excite over the hidden channels, through a quarter of the input's",
     },
 )
-class MBConv(_Residual):
+class MBConv(Residual):
     """EfficientNet's block: 1x1 expansion, depthwise with TensorFlow's padding, squeeze-and-excite, 1x1 projection, SiLU."""
 
     def __init__(
@@ -139,7 +165,7 @@ class MBConv(_Residual):
         "attention": "a gate behind the first convolution; squeeze-and-excite goes through a quarter of the input's channels",
     },
 )
-class FusedMBConv(_Residual):
+class FusedMBConv(Residual):
     """EfficientNetV2's fused block: one full convolution expands, a 1x1 projects; TensorFlow's padding, SiLU."""
 
     def __init__(
