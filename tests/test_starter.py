@@ -118,10 +118,12 @@ def test_costs_are_written_with_two_digits(cost, written):
 def test_init_lists_the_ready_spaces(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["init", "--list"]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "parameters", "MACs", "at"]
-    assert [line.split()[0] for line in lines] == list(SPACES)
-    assert "1.7k - 180k" in lines[3]
+    head, *lines, _, last = capsys.readouterr().out.splitlines()
+    assert head.split() == ["name", "parameters", "MACs", "input_size"]
+    assert [line.split()[0] for line in lines[::2]] == list(SPACES)
+    assert [line.strip() for line in lines[1::2]] == [space.meaning for space in SPACES.values()]
+    assert "1.7k - 180k" in lines[6]
+    assert last.endswith("next: archtuna init search.yaml --space NAME --data PICTURES")
     assert main(["init", "--list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [(entry["name"], entry["params"]) for entry in listed][3] == ("micro", [1700, 180000])

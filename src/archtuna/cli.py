@@ -206,10 +206,11 @@ def _list_spaces(arguments: argparse.Namespace) -> None:
             [{key: value for key, value in vars(space).items() if key != "text"} for space in spaces().values()]
         )
         return
-    print(f"{'name':12}  {'parameters':>13}  {'MACs':>13}  at")
+    print(f"{'name':12}  {'parameters':>13}  {'MACs':>13}  input_size")
     for space in spaces().values():
         params, macs = (" - ".join(map(short, ends)) for ends in (space.params, space.macs))
-        print(f"{space.name:12}  {params:>13}  {macs:>13}  {space.input_size:9}  {space.meaning}")
+        print(f"{space.name:12}  {params:>13}  {macs:>13}  {space.input_size}\n    {space.meaning}")
+    print("\nranges hold for 10 classes in colour; next: archtuna init search.yaml --space NAME --data PICTURES")
 
 
 # --- check ------------------------------------------------------------------------------------------
