@@ -55,7 +55,7 @@ def test_check_prints_the_table_or_json(capsys, seed_file):
         ),
         ("backbone:\n  - [1, MaxPool, [9]]\ninput_size: 4", "m.yaml:2: backbone[0]: row 0"),
         ("backbone: [", "m.yaml:2: not YAML"),
-        ("", "m.yaml:1: must be a mapping of names to values"),
+        ("", "m.yaml:1: the file is empty"),
     ],
 )
 def test_a_mistake_is_one_error_without_traceback(capsys, tmp_path, monkeypatch, text, said):

@@ -108,7 +108,7 @@ def rows(space, decisions=None):
         ("[-1, 1, Conv, [8, 3], 4]", "backbone[1][4]", "the fifth item of a row is a mapping of arguments"),
         ("[-1, 1, Conv, [8, 3], {}, 6]", "backbone[1]", "a row of this file has 4 or 5 items, not 6"),
         ("[-1, 1, Conv]", "backbone[1]", "a row of this file has 4 or 5 items, not 3"),
-        ("[-1, 1, Conv, [8, 3, 1, None]]", "backbone[1].padding", "not 'None': write null for none"),
+        ("[-1, 1, Conv, [8, 3, 1, None]]", "backbone[1].padding", "not 'None'\nhint: write null for none"),
         ("[-1, 1, nn.Conv9d, [8, 3]]", "backbone[1].module", "no block is named 'nn.Conv9d'"),
         ("[-1, 1, nn.Conv2d, [8]]", "backbone[1]", "nn.Conv2d needs 'kernel_size'"),
         ("[-1, 1, YamlModule, []]", "backbone[1]", "YamlModule names a file first"),

@@ -2,6 +2,7 @@ from typing import Literal
 
 import pytest
 
+from archtuna.errors import Misfit
 from archtuna.signature import ACTIVATIONS, RELU, Activation, Count, Fraction, Positive, parameters_of
 
 
@@ -46,7 +47,7 @@ def test_a_value_has_one_spelling(name, value, coerced):
         ("expansion", 0, "must be a number of above 0"),
         ("expansion", 10**400, "must be a number"),
         ("shortcut", 2, "must be true or false"),
-        ("activation", "None", "not 'None': write null for no activation"),
+        ("activation", "None", "the name of an activation .*, not 'None'"),
         ("activation", "Rleu", "the name of an activation"),
         ("mode", "medium", "must be one of fast, slow, not 'medium'"),
         ("share", 1.5, "at least 0 and at most 1"),
@@ -55,6 +56,21 @@ def test_a_value_has_one_spelling(name, value, coerced):
 def test_an_impossible_value_says_what_is_expected(name, value, message):
     with pytest.raises(ValueError, match=message):
         PARAMETERS[name].coerce(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "hint"),
+    [
+        ("activation", "None", "write null for no activation"),
+        ("activation", "Rleu", "did you mean 'ReLU'?"),
+        ("mode", "fats", "did you mean 'fast'?"),
+        ("mode", "medium", None),
+    ],
+)
+def test_a_likely_slip_is_answered_with_what_was_meant(name, value, hint):
+    with pytest.raises(Misfit) as caught:
+        PARAMETERS[name].coerce(value)
+    assert caught.value.hint == hint
 
 
 def test_an_annotation_that_no_file_could_hold_is_refused_when_it_is_read():

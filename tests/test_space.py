@@ -160,6 +160,9 @@ def test_vary_overrides_rows_by_name_number_range_and_property():
         ("backbon:\n  - [1, Flatten, []]", "f.yaml:1: backbon", "unknown key\nhint: did you mean 'backbone'?"),
         ("input_channel: 3", "f.yaml:1", "no 'backbone'"),
         ("format: 3\nbackbone: [[1, Flatten, []]]", "f.yaml:1: format", "must be a whole number of at least 1 and at most 2, not 3"),
+        ("", "f.yaml:1", "the file is empty"),
+        ("# nothing yet", "f.yaml:1", "the file is empty"),
+        ("backbone:\n  - [1, Conv, [8, 3, 1, null, 1, Rleu]]", "f.yaml:2: backbone[0].activation", "not 'Rleu'\nhint: did you mean 'ReLU'?"),
         ("- 1", "f.yaml:1", "must be a mapping of names to values, not a list"),
         ("input_channel: x\nbackbone: [[1, Flatten, []]]", "f.yaml:1: input_channel", "must be a whole number"),
         ("width_multiple: -1\nbackbone: [[1, Flatten, []]]", "f.yaml:1: width_multiple", "must be a number of at least 0.01"),
@@ -186,6 +189,13 @@ def test_every_mistake_is_one_error_with_its_place(tmp_path, monkeypatch, text, 
         SearchSpace.read("f.yaml")
     assert str(caught.value).startswith(f"{place}: ")
     assert message in str(caught.value)
+
+
+def test_a_network_that_ends_in_a_map_names_the_last_row_of_the_file(tmp_path):
+    file = tmp_path / "f.yaml"
+    file.write_text("backbone:\n  - [1, Conv, [8, 3]]\n  - [1, Conv, [8, 3, 2]]\n")
+    with pytest.raises(ShapeError, match=r"f.yaml:3: backbone\[1\]: row 1 .* ends in a map .*\nhint: end it with Glo"):
+        SearchSpace.read(file).default()
 
 
 def test_shapes_that_vanish_name_the_row_of_the_file(tmp_path):

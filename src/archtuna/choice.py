@@ -144,7 +144,7 @@ def check(slot: AnySlot, coerce: Callable[[Any], Any]) -> None:
         except SpecError:
             raise
         except ValueError as error:
-            raise slot.place.error(str(error)) from None
+            raise slot.place.error(str(error), hint=getattr(error, "hint", None)) from None
 
 
 def fixed(value: object, place: Value) -> Slot:

@@ -95,6 +95,8 @@ class Value:
             SpecError: no mapping stands here, or a key is not among the ``known`` ones.
         """
         if not self.is_mapping:
+            if self._node.content is None and not self.path:
+                raise self.error("the file is empty")
             raise self.error(f"must be a mapping of names to values, not {self.kind}")
         prefix = f"{self.path}." if self.path else ""
         if known is not None:

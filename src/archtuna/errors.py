@@ -83,7 +83,7 @@ class ShapeError(ArchtunaError, ValueError):
 
 
 class Misfit(ValueError):
-    """What a block says of an input that it cannot take; it becomes a ``ShapeError`` that knows the row."""
+    """What is wrong with a value or a block's input, said where its place is not known; whoever knows it names it."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)

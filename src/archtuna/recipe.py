@@ -69,7 +69,8 @@ class Recipe:
             try:
                 object.__setattr__(self, name, parameter.coerce(getattr(self, name)))
             except ValueError as error:
-                raise SpecError(str(error), path=f"training.{name}", value=getattr(self, name)) from None
+                hint = getattr(error, "hint", None)
+                raise SpecError(str(error), path=f"training.{name}", value=getattr(self, name), hint=hint) from None
         if self.optimizer is None:
             object.__setattr__(self, "optimizer", "adamw" if self.lr is None else "sgd")
         if self.lr is None:

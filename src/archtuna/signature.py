@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from archtuna.errors import brief
+from archtuna.errors import Misfit, brief, nearest
 
 REQUIRED: Any = inspect.Parameter.empty
 
@@ -94,7 +94,7 @@ class Parameter:
         """Return ``value`` as this parameter's one spelling.
 
         Raises:
-            ValueError: the value is of another type or out of bounds; the text says what is expected.
+            Misfit: the value is of another type or out of bounds; the text says what is expected.
         """
         if value is None:
             if self.optional:
@@ -114,8 +114,8 @@ class Parameter:
             return self._coerce_activation(value)
         converted = _CONVERTERS[self.type](value)
         if converted is None or (self.bounds and not self.bounds.admits(converted)):
-            hint = ": write null for none" if value == "None" and self.optional else ""
-            raise ValueError(f"must be {self.expected}, not {brief(value)}{hint}")
+            hint = "write null for none" if value == "None" and self.optional else None
+            raise Misfit(f"must be {self.expected}, not {brief(value)}", hint)
         return converted
 
     def _items(self, value: object) -> list[object]:
@@ -131,7 +131,7 @@ class Parameter:
         for option in self.options:
             if str(option).lower() == str(value).lower():
                 return option
-        raise ValueError(f"must be {self.expected}, not {brief(value)}")
+        raise Misfit(f"must be {self.expected}, not {brief(value)}", nearest(value, map(str, self.options)))
 
     def _coerce_activation(self, value: object) -> str | None:
         name = str(value).lower()
@@ -139,8 +139,8 @@ class Parameter:
             return None
         if name in ACTIVATIONS:
             return ACTIVATIONS[name]
-        hint = ": write null for no activation" if name == "none" else ""
-        raise ValueError(f"must be {self.expected}, not {brief(value)}{hint}")
+        hint = "write null for no activation" if name == "none" else nearest(name, ACTIVATIONS.values())
+        raise Misfit(f"must be {self.expected}, not {brief(value)}", hint)
 
     @property
     def expected(self) -> str:

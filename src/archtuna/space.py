@@ -201,7 +201,11 @@ class SearchSpace(ModelFile):
         used = {row.module for row in rows}
         origins = {name: module for name, module in self.origins.items() if name in used}
         architecture = Architecture(tuple(rows), channels, (height, width), origins)
-        check_output(architecture)
+        try:
+            check_output(architecture)
+        except ShapeError as error:
+            place = self.section.templates[-1].place
+            raise ShapeError(str(place.error(error.message)), row=error.row, hint=error.hint) from None
         return architecture
 
     def _head_value(self, key: str, pick: Pick) -> Any:
