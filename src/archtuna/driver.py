@@ -32,7 +32,7 @@ from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
 from archtuna.storage import ENVIRONMENT, default_url, scrub, storage_errors_named
 from archtuna.study import NEAR, Study
-from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, set_sampler, take_back
+from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, take_back
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -321,9 +321,8 @@ def _search_here(study: Study, plan: _Plan, orders: Orders, sampler: Any, evalua
     """Be the only worker."""
     stop = Stop()
     made = evaluator_for(study, plan.data, plan.split, orders, evaluator)
-    set_sampler(study, sampler, orders)
     with stop.on_signals():
-        return Worker(study, made, orders, emit, stop).run()
+        return Worker(study, made, orders, emit, stop, sampler).run()
 
 
 # --- several workers ---------------------------------------------------------------------------------

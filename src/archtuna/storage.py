@@ -49,9 +49,12 @@ class Attr:
     ARCHITECTURE = "archtuna:architecture"
     RECIPE = "archtuna:recipe"
     COSTS = "archtuna:costs"
-    METRICS = "archtuna:metrics"
-    EPOCHS = "archtuna:epochs"
-    SECONDS = "archtuna:seconds"
+    RESULT = "archtuna:result"
+    METRICS, EPOCHS, SECONDS = (
+        "archtuna:metrics",
+        "archtuna:epochs",
+        "archtuna:seconds",
+    )  # until 0.1; see ledger.result_of
     OUTCOME = "archtuna:outcome"
     REASON = "archtuna:reason"
     TRACEBACK = "archtuna:traceback"
