@@ -409,7 +409,7 @@ class Proposer:
             state=state,
             params=dict(draw.parameters),
             distributions={name: self.codings[name].distribution for name in draw.parameters},
-            user_attrs={**attrs, **_attributes(draw, verdict.costs)},
+            user_attrs={**attrs, **attributes_of(draw, verdict.costs)},
             system_attrs=dict(notes),
             constraints=dict(verdict.constraints),
         )
@@ -430,7 +430,7 @@ class Proposer:
             storage.set_trial_system_attr(trial_id, key, note)
         for name, violation in verdict.constraints.items():
             set_constraint(self.study, trial, name, violation)
-        for key, content in _attributes(draw, verdict.costs).items():
+        for key, content in attributes_of(draw, verdict.costs).items():
             storage.set_trial_user_attr(trial_id, key, content)
         self.ledger.refresh()
         twin = self.ledger.other_than(trial.number, draw.evaluation)
@@ -456,7 +456,7 @@ def _digest(decisions: Decisions) -> str:
     return hashlib.sha256(f"decisions:{text}".encode()).hexdigest()[:16]
 
 
-def _attributes(draw: Draw, costs: Mapping[str, float]) -> dict[str, Any]:
+def attributes_of(draw: Draw, costs: Mapping[str, float]) -> dict[str, Any]:
     """Return what a trial keeps of its network; the claim comes last."""
     network: dict[str, Any] = {}
     if draw.candidate is not None:
