@@ -287,8 +287,8 @@ def main() -> None:
         "# What a trial costs besides training",
         "",
         f"Optuna {optuna.__version__}, SQLAlchemy {sqlalchemy.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. {arguments.count} trials of each side "
-        "by turns, after three that are not counted; median (quartiles). Made by `python benchmarks/engine.py`.",
+        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. {arguments.count} trials of each "
+        "side by turns, after three that are not counted; median (quartiles). Made by `python benchmarks/engine.py`.",
         "",
         "| storage | sampler | trials in the study | ours, ms | plain Optuna, ms | ratio |",
         "|---|---|---|---|---|---|",

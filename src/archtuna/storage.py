@@ -61,6 +61,9 @@ class Attr:
     DUPLICATE_OF = "archtuna:duplicate_of"
     WORKER = "archtuna:worker"
     DEATHS = "archtuna:deaths"
+    REUSED = "archtuna:reused"
+    EVALUATORS = "archtuna:evaluators"
+    FOLDERS = "archtuna:folders"
 
 
 ERROR_CONSTRAINT = "archtuna:error"

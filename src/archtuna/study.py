@@ -74,6 +74,7 @@ class Trial:
         worker: host and process, as text.
         recipe: its training values as plain data.
         feasible: whether it keeps the study's limits.
+        reused: ``study`` and ``number`` of the trial whose evaluation this is, where another study had it already.
     """
 
     number: int
@@ -91,6 +92,7 @@ class Trial:
     worker: str | None
     recipe: Mapping[str, Any]
     feasible: bool = True
+    reused: Mapping[str, Any] | None = None
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
 
@@ -355,6 +357,7 @@ class Study:
             worker=f"{worker['host']}:{worker['pid']}" if worker else None,
             recipe=attrs.get(Attr.RECIPE, {}),
             feasible=is_feasible(trial),
+            reused=attrs.get(Attr.REUSED),
             traceback=attrs.get(Attr.TRACEBACK),
             _architecture=attrs.get(Attr.ARCHITECTURE),
         )

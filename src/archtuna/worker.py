@@ -46,6 +46,7 @@ from archtuna.proposer import (
 )
 from archtuna.registry import import_blocks
 from archtuna.sampler import make_sampler, seed_of
+from archtuna.siblings import Found, found_elsewhere, register
 from archtuna.storage import (
     ERROR_CONSTRAINT,
     Attr,
@@ -293,6 +294,8 @@ class Worker:
             on_refused=self._tell_refused,
         )
         self.study.optuna.sampler = sampler_for(self.proposer, self.study, self.sampler, self.orders)
+        register(self.study, self.evaluator)
+        self.elsewhere = found_elsewhere(self.study, self.evaluator)
 
     def run(self) -> str:
         """Work until there is nothing left to do, and return why: ``trials``, ``time``, ``exhausted`` or ``interrupted``.
@@ -433,6 +436,9 @@ class Worker:
     # evaluating
 
     def _evaluate(self, trial: FrozenTrial, proposal: Proposal) -> None:
+        found = self.elsewhere.get(proposal.evaluation)
+        if found is not None:
+            return self._reuse(trial, proposal, found)
         try:
             progress = self._run(trial, proposal)
         except (TrialError, ShapeError) as error:
@@ -444,6 +450,11 @@ class Worker:
         else:
             self._failures.clear()
             self._record(trial, proposal, progress)
+
+    def _reuse(self, trial: FrozenTrial, proposal: Proposal, found: Found) -> None:
+        """Record what another study of the storage found out."""
+        self.emit({"event": "reused", "number": trial.number, "of": found.origin})
+        self._record(trial, proposal, found.progress(proposal.candidate), {Attr.REUSED: found.origin})
 
     def _run(self, trial: FrozenTrial, proposal: Proposal) -> Progress:
         """Evaluate a candidate to its end, or raise Interrupted."""
@@ -477,7 +488,9 @@ class Worker:
 
     # recording
 
-    def _record(self, trial: FrozenTrial, proposal: Proposal, progress: Progress) -> None:
+    def _record(
+        self, trial: FrozenTrial, proposal: Proposal, progress: Progress, attrs: Mapping[str, Any] | None = None
+    ) -> None:
         known = {**proposal.costs, **progress.best}
         values = [float(known[o.name]) for o in self.study.objectives]
         number, named = trial.number, dict(zip(self.study.spec.objectives, values, strict=True))
@@ -495,12 +508,14 @@ class Worker:
             "epochs": {"trained": progress.epoch, "kept": progress.kept},
             "seconds": progress.seconds,
         }
-        with_retries(partial(self._write_result, trial, result, values), what=what)
+        attrs = {**(attrs or {}), Attr.RESULT: result}
+        with_retries(partial(self._write_result, trial, attrs, values), what=what)
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
 
-    def _write_result(self, trial: FrozenTrial, result: Mapping[str, Any], values: Sequence[float]) -> None:
+    def _write_result(self, trial: FrozenTrial, attrs: Mapping[str, Any], values: Sequence[float]) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
-            self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.RESULT, result)
+            for key, value in attrs.items():
+                self.study.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
             tell(self.study.optuna, trial, TrialState.COMPLETE, values)
 
     def _tell_front(self) -> None:
