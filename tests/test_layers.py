@@ -14,19 +14,8 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
     (
-        "final",
-        "predict",
-        "driver",
-        "worker",
-        "study",
-        "spec",
-        "runs",
-        "proposer",
-        "sampler",
-        "draft",
-        "coding",
-        "ledger",
-        "storage",
+        "final", "predict", "driver", "worker", "study", "spec", "runs", "siblings", "proposer", "sampler", "draft", "coding",
+        "ledger", "storage", "rdb",
     ),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
@@ -35,7 +24,7 @@ ROWS = [
     ("blocks",),
     ("architecture", "recipe", "objective", "settings"),
     ("registry", "signature", "document", "files", "errors"),
-]
+]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}
 MODULES = [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]
 
