@@ -1,11 +1,15 @@
 """What a trial costs besides training: ours against plain Optuna, by sampler, storage and trials in the study.
 
     python benchmarks/engine.py [--trials 100 1000 5000] [--count 20] [--storages sqlite postgresql] [--out FILE]
+    python benchmarks/engine.py --twice [--workers 16] [--wanted 500] [--rounds 3] [--out FILE]
 
 Ours is what a worker does: propose a network that is new, resolve the file, check shapes and costs, write the trial, record
 four objectives, and keep the front. Plain Optuna is ``study.ask()``, 30 suggestions and ``study.tell()`` with four values;
 it resolves nothing, checks nothing and knows no architecture. Both draw 30 decisions by the same sampler from studies of
 the same trials, each through its own storage (plain Optuna's as it comes for the URL), and take turns, trial by trial.
+
+With ``--twice`` many processes on one PostgreSQL server share a study of a small space, and every evaluation is noted by who
+did it: how many networks were evaluated twice, and were there exactly as many evaluations as were asked for?
 """
 
 from __future__ import annotations
@@ -42,9 +46,10 @@ from archtuna.study import Study
 from archtuna.worker import Orders, Stop, Worker
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results" / "engine.md"
+RESULTS = Path(__file__).parent / "results"
 sys.path.insert(0, str(ROOT / "tests"))
 
+from crowds import crowd  # noqa: E402
 from postgres import Server, running  # noqa: E402
 
 OBJECTIVES = ("f1", "loss", "params", "macs")
@@ -273,33 +278,71 @@ def opened(name: str, folder: Path) -> Iterator[Any]:
             yield Postgresql(server)
 
 
+def cost(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield the lines of the benchmark of what a trial costs."""
+    yield from (
+        "# What a trial costs besides training",
+        "",
+        f"{machine()} {arguments.count} trials of each side by turns, after {WARM_UP} that are not counted; median "
+        "(quartiles). Made by `python benchmarks/engine.py`.",
+        "",
+        "| storage | sampler | trials in the study | ours, ms | plain Optuna, ms | ratio |",
+        "|---|---|---|---|---|---|",
+    )
+    for name in arguments.storages:
+        with tempfile.TemporaryDirectory() as folder, opened(name, Path(folder)) as storage:
+            yield from measure(storage, Path(folder), arguments.samplers, arguments.trials, arguments.count)
+
+
+def twice(arguments: argparse.Namespace) -> Iterator[str]:
+    """Yield the lines of the benchmark of evaluating nothing twice."""
+    yield from (
+        "# Never twice, and exactly as many as asked for",
+        "",
+        f"{machine()} {arguments.workers} processes that begin at once on one PostgreSQL server, {arguments.wanted} trials of "
+        "a space of 864 networks. Made by `python benchmarks/engine.py --twice`.",
+        "",
+        "| sampler | evaluations | networks | evaluated twice | complete | gave way | seconds | trials/s |",
+        "|---|---|---|---|---|---|---|---|",
+    )
+    for sampler in arguments.samplers:
+        for _ in range(arguments.rounds):
+            with tempfile.TemporaryDirectory() as folder, running() as server:
+                found = crowd(server.url(), Path(folder), arguments.workers, arguments.wanted, sampler)
+            numbers = (
+                sum(found.evaluated.values()), len(found.evaluated), found.twice, found.states["complete"],
+                found.states["duplicate"], f"{found.seconds:.1f}", f"{arguments.wanted / found.seconds:.1f}",
+            )  # fmt: skip
+            yield f"| {sampler} | {' | '.join(map(str, numbers))} |"
+
+
+def machine() -> str:
+    return (
+        f"Optuna {optuna.__version__}, SQLAlchemy {sqlalchemy.__version__}, Python {platform.python_version()}, "
+        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
     parser.add_argument("--storages", nargs="+", default=["sqlite", "postgresql"])
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--twice", action="store_true")
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--wanted", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    lines = [
-        "# What a trial costs besides training",
-        "",
-        f"Optuna {optuna.__version__}, SQLAlchemy {sqlalchemy.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. {arguments.count} trials of each "
-        "side by turns, after three that are not counted; median (quartiles). Made by `python benchmarks/engine.py`.",
-        "",
-        "| storage | sampler | trials in the study | ours, ms | plain Optuna, ms | ratio |",
-        "|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
-    for name in arguments.storages:
-        with tempfile.TemporaryDirectory() as folder, opened(name, Path(folder)) as storage:
-            for found in measure(storage, Path(folder), arguments.samplers, arguments.trials, arguments.count):
-                print(found, flush=True)
-                lines.append(found)
-    arguments.out.write_text("\n".join(lines) + "\n")
+    out = arguments.out or RESULTS / ("twice.md" if arguments.twice else "engine.md")
+    lines = []
+    for found in (twice if arguments.twice else cost)(arguments):
+        print(found, flush=True)
+        lines.append(found)
+    out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
