@@ -14,7 +14,7 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
     (
-        "final", "predict", "driver", "worker", "study", "spec", "runs", "siblings", "proposer", "sampler", "draft", "coding",
+        "final", "predict", "driver", "worker", "study", "spec", "runs", "siblings", "proposer", "sampler", "tpe", "draft", "coding",
         "ledger", "storage", "rdb",
     ),
     ("evaluate",),

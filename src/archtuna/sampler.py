@@ -11,6 +11,7 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from archtuna.errors import StudyError, nearest
+from archtuna.tpe import Tpe
 
 SAMPLERS: Mapping[str, str] = {
     "tpe": "TPESampler", "nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler", "random": "RandomSampler",
@@ -49,7 +50,7 @@ def make_sampler(sampler: str | BaseSampler | None, *, objectives: int, seed: in
         for category in (optuna.exceptions.ExperimentalWarning, FutureWarning):
             warnings.simplefilter("ignore", category)
         try:
-            return getattr(optuna.samplers, SAMPLERS[name])(**options)
+            return Tpe(**options) if name == "tpe" else getattr(optuna.samplers, SAMPLERS[name])(**options)
         except ImportError as error:
             missing = error.name or str(error)
     raise StudyError(f"the sampler {name} needs a package that is missing: {missing}", hint=f"pip install {missing}")
