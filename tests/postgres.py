@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -39,7 +40,7 @@ class Server:
         self.control("-m", "immediate", "stop")
 
 
-def _programs() -> Path | None:
+def programs() -> Path | None:
     found = shutil.which("initdb")
     if found:
         return Path(found).parent
@@ -48,11 +49,19 @@ def _programs() -> Path | None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    programs = _programs()
-    if programs is None:
+    if programs() is None:
         if os.environ.get("CI") == "true":
             pytest.fail("PostgreSQL is not installed, and CI must run these tests")
         pytest.skip("PostgreSQL is not installed")
+    with running() as found:
+        yield found
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """Run a server of one's own in a temporary folder."""
+    found = programs()
+    assert found is not None, "PostgreSQL is not installed"
     folder = Path(tempfile.mkdtemp(prefix="archtuna-pg-"))
     # initdb refuses to run as root.
     prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -65,17 +74,17 @@ def server() -> Iterator[Server]:
     secret.write_text(PASSWORD)
     if prefix:
         shutil.chown(secret, "postgres")
-    made = [*prefix, str(programs / "initdb"), "-D", str(folder / "data"), "-A", "scram-sha-256", "-U", "postgres"]
+    made = [*prefix, str(found / "initdb"), "-D", str(folder / "data"), "-A", "scram-sha-256", "-U", "postgres"]
     subprocess.run(
         [*made, f"--pwfile={secret}", "--no-sync", "-E", "UTF8", "--locale=C"],
         check=True,
         capture_output=True,
         timeout=60,
     )
-    running = Server(port, folder, programs, prefix)
-    running.start()
+    server = Server(port, folder, found, prefix)
+    server.start()
     try:
-        yield running
+        yield server
     finally:
-        running.stop()
+        server.stop()
         shutil.rmtree(folder, ignore_errors=True)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from optuna.samplers import RandomSampler
 
-from archtuna.bench import BUILT_IN, OURS, Replay, as_good_as, replay, replays, sampler_of, summary
+from archtuna.bench import BUILT_IN, Replay, as_good_as, replay, replays, sampler_of, summary
 from archtuna.errors import StudyError
+from archtuna.sampler import OURS
 from archtuna.tables import Case, Table, read_tables
 from test_tables import own
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moocore import hypervolume
 
-from archtuna.improvement import boxes, expected_improvement
+from archtuna.improvement import Known, Uncertain, boxes, expected_improvement
 from archtuna.objective import pareto_ranks
 
 
@@ -33,32 +33,43 @@ def test_the_boxes_fill_what_is_not_dominated_once(seed: int, points: int, objec
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), points=st.integers(0, 20), objectives=st.integers(1, 4), ties=st.booleans())
-def test_a_candidate_is_worth_the_mean_of_what_its_samples_add(
-    seed: int, points: int, objectives: int, ties: bool
-) -> None:
+def test_known_candidates_are_worth_what_they_add(seed: int, points: int, objectives: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     there, reference = front(seed, points, objectives), np.ones(objectives)
+    drawn = rng.random((6, objectives))
     if ties:  # Costs of networks are often equal.
-        there = np.round(there, 1)
-    quality = rng.random((3, 5))  # three candidates, five samples of their quality; the rest is known
-    costs = np.round(rng.random((3, objectives - 1)), 1)
-    found = expected_improvement([quality, *costs.T[:, :, None]], there, reference)
-    for c in range(3):
+        there, drawn = np.round(there, 1), np.round(drawn, 1)
+    found = expected_improvement([Known(column) for column in drawn.T], there, reference)
+    added = [dominated(np.vstack([there, one]), reference) - dominated(there, reference) for one in drawn]
+    assert found == pytest.approx(added, abs=1e-9)
+
+
+@pytest.mark.parametrize("qualities", [1, 2])
+def test_uncertain_candidates_are_worth_the_mean_of_what_they_may_add(qualities: int) -> None:
+    rng = np.random.default_rng(qualities)
+    there, reference = front(3, 12, 3), np.ones(3)
+    means, deviations = np.log([0.2, 0.5]), np.array([0.3, 0.6])
+    costs = rng.random((2, 3 - qualities))
+    uncertain = [Uncertain(-0.1, means, deviations) for _ in range(qualities)]
+    found = expected_improvement([*uncertain, *map(Known, costs.T)], there, reference)
+    for c in range(2):
+        drawn = np.exp(means[c] + deviations[c] * rng.standard_normal((4000, qualities))) - 0.1
         each = [
-            dominated(np.vstack([there, [q, *costs[c]]]), reference) - dominated(there, reference) for q in quality[c]
+            dominated(np.vstack([there, [*quality, *costs[c]]]), reference) - dominated(there, reference)
+            for quality in drawn
         ]
-        assert found[c] == pytest.approx(np.mean(each), abs=1e-9)
+        assert found[c] == pytest.approx(np.mean(each), abs=5 * np.std(each) / 4000**0.5)
 
 
-def test_two_qualities_are_taken_as_independent() -> None:
-    one, other = np.array([[0.2, 0.6]]), np.array([[0.1, 0.9]])
-    found = expected_improvement([one, other], np.zeros((0, 2)), np.ones(2))
-    assert found == pytest.approx([np.mean([0.8, 0.4]) * np.mean([0.9, 0.1])])
-
-
-def test_what_is_dominated_or_beyond_the_reference_is_worth_nothing() -> None:
+def test_hope_fades_but_does_not_end() -> None:
     there = np.array([[0.2, 0.2]])
-    quality, cost = np.array([[0.3], [0.1], [0.1]]), np.array([[0.3], [1.2], [0.5]])
-    found = expected_improvement([quality, cost], there, np.ones(2))
-    assert found[:2] == pytest.approx([0.0, 0.0])
-    assert found[2] == pytest.approx(0.1 * 0.5)
+    far = Uncertain(0.0, np.log([0.4, 0.8]), np.array([0.1, 0.1]))
+    near, further = expected_improvement([far, Known(np.array([0.2, 0.2]))], there, np.ones(2))
+    assert near > further > 0.0
+
+
+def test_what_is_beyond_the_reference_is_worth_nothing() -> None:
+    quality = Uncertain(0.0, np.log([0.1, 0.1]), np.array([0.2, 0.2]))
+    found = expected_improvement([quality, Known(np.array([1.2, 0.5]))], np.array([[0.2, 0.2]]), np.ones(2))
+    assert found[0] == 0.0
+    assert found[1] > 0.0

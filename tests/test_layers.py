@@ -13,7 +13,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
-    ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage", "known_costs", "bench"),
+    (
+        "bench", "final", "predict", "driver", "worker", "study", "spec", "runs", "siblings", "proposer", "sampler", "known_costs",
+        "draft", "coding", "ledger", "storage", "rdb",
+    ),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
     ("costs", "metrics", "data"),
@@ -21,7 +24,7 @@ ROWS = [
     ("blocks",),
     ("architecture", "recipe", "objective", "settings", "improvement", "surrogate", "tables"),
     ("registry", "signature", "document", "files", "errors"),
-]
+]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}
 MODULES = [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]
 

@@ -15,7 +15,7 @@ from archtuna.errors import StudyError
 from archtuna.objective import pareto_ranks
 from archtuna.spec import space_of
 from archtuna.storage import Attr
-from archtuna.study import Study, counts_of, state_of, trials_to_keep
+from archtuna.study import Study, trials_to_keep
 from studies import add, make_spec
 
 
@@ -72,25 +72,6 @@ def test_a_study_that_is_gone_or_not_ours(tmp_path: Path) -> None:
         Study.open(tmp_path / "a")
     with pytest.raises(StudyError, match="'a' in this storage was not made by archtuna"):
         Study.create_or_open(tmp_path / "a", make_spec(), storage=url)
-
-
-@pytest.mark.parametrize(
-    ("state", "outcome", "word"),
-    [
-        ("COMPLETE", None, "complete"), ("RUNNING", None, "running"), ("WAITING", None, "waiting"), ("PRUNED", None, "stopped"),
-        ("PRUNED", "refused", "refused"), ("PRUNED", "failed", "failed"), ("FAIL", None, "failed"),
-        ("FAIL", "duplicate", "duplicate"), ("FAIL", "refused", "refused"),
-    ],
-)  # fmt: skip
-def test_states(state: str, outcome: str | None, word: str) -> None:
-    attrs = {} if outcome is None else {Attr.OUTCOME: outcome}
-    values = [1.0] if state == "COMPLETE" else None
-    assert state_of(create_trial(state=TrialState[state], values=values, user_attrs=attrs)) == word
-
-
-def test_counts_leave_out_what_is_no_outcome() -> None:
-    states = ["complete", "complete", "running", "waiting", "duplicate", "failed"]
-    assert counts_of(states) == {"complete": 2, "stopped": 0, "refused": 0, "failed": 1}
 
 
 def test_the_front(study: Study) -> None:

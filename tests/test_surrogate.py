@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from archtuna.surrogate import LOG, NODES, Coordinates, Surrogate, _loss
+from archtuna.surrogate import Coordinates, Surrogate, _loss
 
 
 def networks(seed: int, n: int) -> tuple[Coordinates, np.ndarray]:
@@ -72,12 +72,3 @@ def test_values_that_are_all_equal_are_no_problem() -> None:
     mean, deviation = Surrogate().fit(x, np.full(10, 3.0)).predict(x)
     assert mean == pytest.approx(np.full(10, 3.0))
     assert np.isfinite(deviation).all()
-
-
-def test_the_nodes_are_a_standard_normal() -> None:
-    assert NODES.mean() == pytest.approx(0.0, abs=1e-12)
-    assert np.mean(NODES**2) == pytest.approx(1.0)
-
-
-def test_the_log_scale_goes_back() -> None:
-    assert LOG.back(LOG.forward(np.array([0.1, 2.0]))) == pytest.approx([0.1, 2.0])

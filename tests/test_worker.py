@@ -17,13 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
+from optuna.storages import _CachedStorage
 from optuna.trial import TrialState, create_trial
 
 from archtuna.driver import search
 from archtuna.errors import DataError, StudyError
-from archtuna.sampler import ask
+from archtuna.ledger import Ledger, state_of
+from archtuna.objective import objectives_of
+from archtuna.proposer import pop_waiting
 from archtuna.storage import ERROR_CONSTRAINT, Attr
-from archtuna.study import Study, state_of
+from archtuna.study import Study
 from archtuna.worker import (
     DEATHS,
     Interrupted,
@@ -59,24 +62,39 @@ STATES = st.lists(
 )
 
 
+def ledger_of(states: list[str]) -> Ledger:
+    """A ledger of trials in these states."""
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    raw = {"complete": "COMPLETE", "running": "RUNNING", "waiting": "WAITING", "stopped": "PRUNED", "refused": "PRUNED"}
+    for state in states:
+        attrs = {Attr.OUTCOME: state} if state in ("refused", "failed", "duplicate") else {}
+        kind = TrialState[raw.get(state, "FAIL")]
+        values = [0.5, 1.0] if state == "complete" else None
+        study.add_trial(create_trial(state=kind, values=values, user_attrs=attrs))
+    ledger = Ledger(study, objectives_of(("f1", "params")))
+    ledger.refresh()
+    assert [state_of(trial) for trial in ledger.trials] == states
+    return ledger
+
+
 @given(STATES, st.integers(1, 20))
 def test_exactly_the_wanted_number_is_admitted(states: list[str], target: int) -> None:
     """However many workers ask, and in whatever order, the trials that count are the first ``target`` of them."""
-    by_number = dict(enumerate(states))
-    counting = [n for n, state in by_number.items() if state not in ("refused", "duplicate")]
-    assert [n for n in counting if is_admitted(n, by_number, target)] == counting[:target]
+    ledger = ledger_of(states)
+    counting = [n for n, state in enumerate(states) if state not in ("refused", "duplicate")]
+    assert [n for n in counting if is_admitted(ledger.wanted_before(n), target)] == counting[:target]
+    assert ledger.wanted == len(counting)
 
 
 def test_without_a_target_everything_is_admitted() -> None:
-    assert is_admitted(1000, dict.fromkeys(range(1000), "complete"), None)
-    assert not is_reached({0: "complete"}, None)
+    assert is_admitted(1000, None)
+    assert not is_reached(1000, 0, None)
 
 
 def test_a_target_is_reached_by_what_runs_but_not_by_what_waits() -> None:
-    assert is_reached({0: "complete", 1: "running"}, 2)
-    assert is_reached({0: "complete", 1: "refused", 2: "failed"}, 2)
-    assert not is_reached({0: "complete", 1: "refused"}, 2)
-    assert not is_reached({0: "complete", 1: "waiting"}, 2)
+    assert is_reached(2, 0, 2)
+    assert not is_reached(1, 0, 2)
+    assert not is_reached(2, 1, 2)
 
 
 def test_time_for_another() -> None:
@@ -108,12 +126,18 @@ def study(tmp_path: Path) -> Study:
     return study
 
 
+def begin(study: Study, worker: dict[str, Any]) -> int:
+    """Create a trial that a worker has begun, and return its number."""
+    study.optuna.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={Attr.WORKER: worker}))
+    return len(study.optuna.trials) - 1
+
+
 DEAD = {"host": platform.node(), "pid": 2**22 + 1, "started": 0.0}
 
 
 def test_trials_of_the_dead_are_taken_back(study: Study) -> None:
-    dead, alive = (ask(study.optuna, worker).number for worker in (DEAD, this_worker()))
-    elsewhere = ask(study.optuna, {**DEAD, "host": "elsewhere"}).number
+    dead, alive = (begin(study, worker) for worker in (DEAD, this_worker()))
+    elsewhere = begin(study, {**DEAD, "host": "elsewhere"})
     assert take_back(study) == [dead]
     states = {t.number: t.state.name for t in study.optuna.trials}
     assert states == {0: "COMPLETE", dead: "WAITING", alive: "RUNNING", elsewhere: "RUNNING"}
@@ -121,8 +145,10 @@ def test_trials_of_the_dead_are_taken_back(study: Study) -> None:
 
 
 def test_a_trial_that_kills_its_workers_fails(study: Study) -> None:
-    for _ in range(DEATHS):
-        number = ask(study.optuna, DEAD).number
+    number = begin(study, DEAD)
+    for death in range(DEATHS):
+        if death:
+            assert pop_waiting(study.optuna, study.optuna.trials[number:], DEAD) is not None
         assert take_back(study) == [number]
     trial = study.optuna.trials[number]
     assert (trial.state.name, state_of(trial)) == ("PRUNED", "failed")
@@ -281,39 +307,52 @@ def test_an_evaluator_without_a_word(tmp_path: Path) -> None:
         recorded(tmp_path, evaluator=lambda candidate: iter(()))
 
 
+class Flaky:
+    """Lets a storage's method work and then lose its answer, or fail before it does anything, as often as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, fails: Any) -> None:
+        self.real, self.fails = getattr(_CachedStorage, method), iter(fails)
+        flaky = self
+
+        def call(storage: Any, *args: Any, **given: Any) -> Any:
+            fate = next(flaky.fails, None)
+            if fate == "before":
+                raise StorageInternalError("no connection")
+            done = flaky.real(storage, *args, **given)
+            if fate == "after":
+                raise StorageInternalError("the connection broke after the commit")
+            return done
+
+        monkeypatch.setattr(_CachedStorage, method, call)
+
+
 def test_a_result_outlives_a_storage_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, failures = optuna.Study.tell, iter([True, True, False, True, False])
-
-    def tell(self: optuna.Study, *args: Any, **given: Any) -> Any:
-        done = real(self, *args, **given)
-        if next(failures, False):
-            raise StorageInternalError("the connection broke after the commit")
-        return done
-
-    monkeypatch.setattr(optuna.Study, "tell", tell)
+    Flaky(monkeypatch, "set_trial_state_values", ["after", "before", "before", None, "after"])
+    Flaky(monkeypatch, "set_trial_user_attr", ["before", "after"])
     study, _ = recorded(tmp_path, trials=4)
     assert [t.state for t in study.trials()] == ["complete"] * 4
+    assert all(t.metrics and t.epochs == 1 for t in study.trials())
 
 
-def test_a_storage_that_goes_away_while_proposing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from archtuna.sampler import Proposer
+def test_a_storage_that_goes_away_while_a_trial_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Flaky(monkeypatch, "create_new_trial", ["before", "after", None, "after"])
+    study, _ = recorded(tmp_path, trials=4)
+    assert [t.state for t in study.trials()] == ["complete"] * 4
+    assert len({t.key for t in study.trials()}) == 4
 
-    real, failures = Proposer._write, iter([True])
 
-    def write(self: Proposer, trial: Any, *args: Any) -> None:
-        if next(failures, False):
-            trial.set_user_attr("half", "written")
-            raise StorageInternalError("gone")
-        real(self, trial, *args)
-
-    monkeypatch.setattr(Proposer, "_write", write)
-    study, _ = recorded(tmp_path, trials=2)
-    assert [t.state for t in study.trials()] == ["duplicate", "complete", "complete"]
+def test_a_storage_that_goes_away_while_a_queued_trial_is_written(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.optuna.enqueue_trial({"backbone.0.kernel": 5})
+    Flaky(monkeypatch, "set_trial_param", ["before"])
+    again, _ = recorded(tmp_path, trials=2)
+    assert [t.state for t in again.trials()] == ["complete", "duplicate", "complete"]
 
 
 def test_a_trial_without_an_answer_is_not_left_running(study: Study, tmp_path: Path) -> None:
     """A connection that breaks when a trial was just made leaves one that nobody evaluates."""
-    ask(study.optuna, this_worker())
+    begin(study, this_worker())
     again, _ = recorded(tmp_path, trials=3)
     assert [t.state for t in again.trials()] == ["complete"] * 3
 

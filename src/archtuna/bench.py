@@ -18,14 +18,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
-from archtuna.errors import StudyError, nearest
-from archtuna.known_costs import KnownCostSampler, Point
+from archtuna.errors import StudyError
+from archtuna.known_costs import Point
 from archtuna.sampler import make_sampler
 from archtuna.tables import Case, Scores, Table, read_tables
 
 BUDGETS = (25, 50, 100, 200, 400, 800)
 BUILT_IN = ("random", "nsga2", "tpe-default", "tpe")
-OURS = "known-costs"
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,16 @@ def sampler_of(name: str, table: Table, case: Case, seed: int) -> BaseSampler:
     Raises:
         StudyError: there is none.
     """
-    if name == OURS:
-        return KnownCostSampler(_network(table, case), reference=_reference(table, case), seed=seed)
     if name == "tpe-default":
         return optuna.samplers.TPESampler(seed=seed)
     if ":" in name:
         return _own_sampler(name, seed)
-    if name == "tpe" or name in BUILT_IN:
-        return make_sampler(name, objectives=len(case.objectives), seed=seed)
-    known = (*BUILT_IN, OURS)
-    raise StudyError(
-        f"unknown sampler '{name}'", hint=nearest(name, known) or f"known: {', '.join(known)}, module:Class"
+    return make_sampler(
+        name,
+        objectives=len(case.objectives),
+        seed=seed,
+        network=_network(table, case),
+        reference=[(0.0, float(worst)) for worst in case.reference(table)],
     )
 
 
@@ -117,10 +115,6 @@ def _network(table: Table, case: Case) -> Callable[[Any], Point]:
         return Point(row, {i: float(points[row, i]) for i in known})
 
     return network
-
-
-def _reference(table: Table, case: Case) -> list[tuple[float, float]]:
-    return [(0.0, float(worst)) for worst in case.reference(table)]
 
 
 # --- many replays -------------------------------------------------------------------------------------

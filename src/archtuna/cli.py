@@ -253,7 +253,7 @@ def _search(verbs: Any) -> None:
     parser.add_argument("--trials", type=_count, metavar="N", help="networks to evaluate (50 without --time)")
     parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
     parser.add_argument("--workers", type=_count, metavar="N", help="processes on this machine (1)")
-    parser.add_argument("--sampler", help="Optuna sampler: tpe, nsga2, nsga3, gp, qmc, random")
+    parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")
     parser.add_argument(
         "--fraction", type=_share, metavar="F", help="stratified share of the training pictures to search on"

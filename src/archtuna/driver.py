@@ -32,7 +32,7 @@ from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
 from archtuna.storage import ENVIRONMENT, default_url, scrub, storage_errors_named
 from archtuna.study import NEAR, Study
-from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, set_sampler, take_back
+from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, take_back
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -85,7 +85,7 @@ def search(
         workers: processes on this machine.
         storage: URL or Optuna storage; by default the run's own, or ``ARCHTUNA_STORAGE``.
         name: of the study in its storage; by default the folder's name.
-        sampler: name of an Optuna sampler, or one of your own.
+        sampler: ``known-costs``, the name of one of Optuna's, or an Optuna sampler of your own.
         seed: of the search and of the part of the data that ``fraction`` takes.
         limits: such as ``params <= 500k``, kept by every network that is trained.
         epochs: of every training; short for ``training={"epochs": …}``.
@@ -321,9 +321,8 @@ def _search_here(study: Study, plan: _Plan, orders: Orders, sampler: Any, evalua
     """Be the only worker."""
     stop = Stop()
     made = evaluator_for(study, plan.data, plan.split, orders, evaluator)
-    set_sampler(study, sampler, orders)
     with stop.on_signals():
-        return Worker(study, made, orders, emit, stop).run()
+        return Worker(study, made, orders, emit, stop, sampler).run()
 
 
 # --- several workers ---------------------------------------------------------------------------------

@@ -1,13 +1,15 @@
 """By how much a candidate is expected to enlarge the dominated hypervolume, its costs being known. Pure functions on numpy.
 
-Smaller is better throughout; a quality is a sample of equally likely values, a cost is one value.
+Smaller is better throughout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 ELEMENTS = 4_000_000
 """Numbers that one step of ``expected_improvement`` holds at once: 32 MB."""
@@ -51,7 +53,44 @@ def boxes(front: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndar
     return lower[filled], upper[filled]
 
 
-def expected_improvement(values: Sequence[np.ndarray], front: np.ndarray, reference: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True)
+class Known:
+    """An objective whose value is known for each candidate."""
+
+    values: np.ndarray
+
+    def shortfall(self, ends: np.ndarray) -> np.ndarray:
+        """Return by how much each candidate stays below each end, zero where it does not: candidates × ends."""
+        return np.maximum(ends - self.values[:, None], 0.0)
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """An objective of which each candidate's distance from an ideal is log-normal.
+
+    Attributes:
+        ideal: the value that none can beat.
+        mean, deviation: of the logarithm of the distance.
+    """
+
+    ideal: float
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def shortfall(self, ends: np.ndarray) -> np.ndarray:
+        """Return by how much each candidate is expected to stay below each end: candidates × ends.
+
+        What Black & Scholes (1973, equation 13) give for a put, without interest.
+        """
+        room = np.maximum(ends - self.ideal, 1e-300)
+        mean, deviation = self.mean[:, None], self.deviation[:, None]
+        place = (np.log(room) - mean) / deviation
+        return room * ndtr(place) - np.exp(mean + deviation**2 / 2.0) * ndtr(place - deviation)
+
+
+def expected_improvement(
+    objectives: Sequence[Known | Uncertain], front: np.ndarray, reference: np.ndarray
+) -> np.ndarray:
     """Return the expected growth of the hypervolume for each candidate.
 
     The sum over the boxes of what a candidate cuts from each, which is a product over the objectives because qualities
@@ -59,31 +98,29 @@ def expected_improvement(values: Sequence[np.ndarray], front: np.ndarray, refere
     the expected improvement.
 
     Args:
-        values: for each objective candidates × samples; one sample where the value is known.
+        objectives: what is known of each for all candidates.
         front: points × objectives.
         reference: the worst value of each objective that counts.
     """
     lower, upper = boxes(front, reference)
-    candidates = len(values[0])
-    if not len(lower):
-        return np.zeros(candidates)
-    step = max(1, ELEMENTS // max(1, candidates))
-    total = np.zeros(candidates)
+    below = [_Below(objective, lower[:, j], upper[:, j]) for j, objective in enumerate(objectives)]
+    candidates = len(below[0].table)
+    total, step = np.zeros(candidates), max(1, ELEMENTS // max(1, candidates))
     for start in range(0, len(lower), step):
         part = slice(start, start + step)
-        volume = np.ones((candidates, len(lower[part])))
-        for j, samples in enumerate(values):
-            volume *= _cut(samples, lower[part, j], upper[part, j])
-        total += volume.sum(axis=1)
+        total += np.prod([each.cut(part) for each in below], axis=0).sum(axis=1)
     return total
 
 
-def _cut(samples: np.ndarray, lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
-    """Return the mean length that is cut from each interval (candidates × intervals)."""
-    ends, place = np.unique(np.concatenate([lower, upper]), return_inverse=True)
-    below = np.zeros((len(samples), len(ends)))  # mean of (end - sample) where that is positive
-    finite = np.isfinite(ends)
-    for column in samples.T:
-        below[:, finite] += np.maximum(ends[finite] - column[:, None], 0.0)
-    below /= samples.shape[1]
-    return below[:, place[len(lower) :]] - below[:, place[: len(lower)]]
+class _Below:
+    """What candidates are expected to cut from the intervals of one objective; most intervals share their ends."""
+
+    def __init__(self, objective: Known | Uncertain, lower: np.ndarray, upper: np.ndarray) -> None:
+        ends, place = np.unique(np.concatenate([lower, upper]), return_inverse=True)
+        self.lower, self.upper = place[: len(lower)], place[len(lower) :]
+        # An open interval is cut from its upper end.
+        self.table = np.where(np.isfinite(ends), objective.shortfall(np.where(np.isfinite(ends), ends, 0.0)), 0.0)
+
+    def cut(self, part: slice) -> np.ndarray:
+        """Return the expected length, candidates × intervals."""
+        return self.table[:, self.upper[part]] - self.table[:, self.lower[part]]

@@ -26,9 +26,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from archtuna.improvement import expected_improvement
+from archtuna.improvement import Known, Uncertain, expected_improvement
 from archtuna.objective import hypervolume, pareto_ranks
-from archtuna.surrogate import LOG, NODES, Coordinates, Surrogate
+from archtuna.surrogate import Coordinates, Surrogate
 
 Pick = Callable[[str, BaseDistribution], Any]
 
@@ -407,7 +407,7 @@ class _Model:
         x, points = self.coordinates(self.known), view.points()
         self.models: dict[int, Surrogate] = {}
         for i in self.qualities:
-            y = LOG.forward(points[kept, i] - self.ideal[i])
+            y = _log(points[kept, i] - self.ideal[i])
             self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, y, tune=tune)
         self.front = points[(points < self.worst).all(axis=1)]
         if view.pending:
@@ -423,23 +423,22 @@ class _Model:
         )
         for i, model in self.models.items():
             mean, _ = model.predict(there)
-            believed[:, i] = LOG.back(mean) + self.ideal[i]
-            y = LOG.forward(points[:, i] - self.ideal[i])
+            believed[:, i] = np.exp(mean) + self.ideal[i]
+            y = _log(points[:, i] - self.ideal[i])
             model.fit(both, np.concatenate([y, mean]), tune=False)
         self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
 
     def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
         """Return the expected improvement of each candidate."""
         x = self.coordinates(candidates)
-        values: list[np.ndarray] = []
+        objectives: list[Known | Uncertain] = []
         for i in range(len(self.worst)):
             if i in self.models:
-                mean, deviation = self.models[i].predict(x)
-                values.append(LOG.back(mean[:, None] + deviation[:, None] * NODES) + self.ideal[i])
+                objectives.append(Uncertain(self.ideal[i], *self.models[i].predict(x)))
             else:
-                values.append(self.view.signs[i] * np.array([[c.point.costs[i]] for c in candidates]))
+                objectives.append(Known(self.view.signs[i] * np.array([c.point.costs[i] for c in candidates])))
         front = self.front[pareto_ranks(self.front) == 0] if len(self.front) else self.front
-        return expected_improvement(values, front, self.worst)
+        return expected_improvement(objectives, front, self.worst)
 
     def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
         """Return networks as rows of numbers: their decisions, and their costs on a log scale."""
@@ -451,6 +450,11 @@ class _Model:
         facts = (_fact_table(candidates) - self.center) / (4.0 * self.spread)
         ordered = np.concatenate([self.ordered, np.ones(facts.shape[1], dtype=bool)])
         return Coordinates(np.hstack([decisions, facts]), ordered)
+
+
+def _log(distance: np.ndarray) -> np.ndarray:
+    """Return the scale of the model, on which halving an error counts the same at every level."""
+    return np.log(np.maximum(distance, 1e-9))
 
 
 def _modelled(points: np.ndarray) -> np.ndarray:

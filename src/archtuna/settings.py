@@ -44,14 +44,14 @@ class SearchSettings:
         trials: networks to evaluate, or null for no bound.
         time: seconds, or a text such as ``20m``, or null for no bound.
         workers: processes on this machine.
-        sampler: name of an Optuna sampler.
+        sampler: known-costs, or one of Optuna's: tpe, nsga2, nsga3, gp, qmc, random.
         seed: of the sampler; the recipe has the seed of training.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
     time: str | None = None
     workers: Annotated[int, Bounds(1, 256)] = 1
-    sampler: str = "tpe"
+    sampler: str = "known-costs"
     seed: Annotated[int, Bounds(0, 2**31)] = 0
 
 

@@ -49,15 +49,21 @@ class Attr:
     ARCHITECTURE = "archtuna:architecture"
     RECIPE = "archtuna:recipe"
     COSTS = "archtuna:costs"
-    METRICS = "archtuna:metrics"
-    EPOCHS = "archtuna:epochs"
-    SECONDS = "archtuna:seconds"
+    RESULT = "archtuna:result"
+    METRICS, EPOCHS, SECONDS = (
+        "archtuna:metrics",
+        "archtuna:epochs",
+        "archtuna:seconds",
+    )  # until 0.1; see ledger.result_of
     OUTCOME = "archtuna:outcome"
     REASON = "archtuna:reason"
     TRACEBACK = "archtuna:traceback"
     DUPLICATE_OF = "archtuna:duplicate_of"
     WORKER = "archtuna:worker"
     DEATHS = "archtuna:deaths"
+    REUSED = "archtuna:reused"
+    EVALUATORS = "archtuna:evaluators"
+    FOLDERS = "archtuna:folders"
 
 
 ERROR_CONSTRAINT = "archtuna:error"
@@ -124,16 +130,22 @@ def _open_sqlite(url: str) -> BaseStorage:
 
 
 def _begin_immediate(engine: Engine) -> None:
-    """Make every transaction of a SQLite engine take the write lock when it begins."""
+    """Make every transaction of a SQLite engine that may write take the write lock when it begins."""
     from sqlalchemy import event
+
+    from archtuna.rdb import READING
 
     def connect(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # The driver's own BEGIN, which does not lock, is switched off.
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={BUSY_SECONDS * 1000}"):
             connection.execute(f"PRAGMA {pragma}")
 
+    def begin(connection: Any) -> None:
+        reading = connection.get_execution_options().get(READING, False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
     event.listen(engine, "connect", connect)
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", begin)
     engine.dispose()
     with engine.connect():
         pass
@@ -165,11 +177,13 @@ def _open_server(url: str) -> BaseStorage:
 
 
 def _rdb(url: URL, options: dict[str, Any]) -> BaseStorage:
-    from optuna.storages import RDBStorage, get_storage
+    from optuna.storages import get_storage
+
+    from archtuna.rdb import WholeTrials
 
     # RDBStorage fills a template in the URL, so braces in a password have to be doubled.
     text = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    return get_storage(RDBStorage(text, engine_kwargs=options))
+    return get_storage(WholeTrials(text, engine_kwargs=options))
 
 
 def engine_of(storage: BaseStorage) -> Any:

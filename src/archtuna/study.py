@@ -24,7 +24,8 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.errors import StudyError
-from archtuna.objective import Objective, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of
+from archtuna.objective import Objective, knee, limit_of, objectives_of, oriented, pareto_ranks
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
 from archtuna.spec import Spec, check_versions, space_of
 from archtuna.storage import (
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("archtuna")
 
 FORMAT = 1
-COUNTED = ("complete", "stopped", "refused", "failed")
 NEAR = 10
 """How many checkpoints of trials behind the front are kept, nearest first."""
 
@@ -74,6 +74,7 @@ class Trial:
         worker: host and process, as text.
         recipe: its training values as plain data.
         feasible: whether it keeps the study's limits.
+        reused: ``study`` and ``number`` of the trial whose evaluation this is, where another study had it already.
     """
 
     number: int
@@ -91,6 +92,7 @@ class Trial:
     worker: str | None
     recipe: Mapping[str, Any]
     feasible: bool = True
+    reused: Mapping[str, Any] | None = None
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
 
@@ -106,22 +108,6 @@ class Trial:
         return Architecture.from_dict(json.loads(self._architecture))
 
 
-def state_of(trial: FrozenTrial) -> str:
-    """Return our word for the state of one of Optuna's trials."""
-    outcome = trial.user_attrs.get(Attr.OUTCOME)
-    name = trial.state.name
-    if name == "PRUNED":
-        return outcome or "stopped"
-    if name == "FAIL":
-        return "duplicate" if outcome == "duplicate" else outcome or "failed"
-    return {"COMPLETE": "complete", "RUNNING": "running", "WAITING": "waiting"}[name]
-
-
-def counts_of(states: Sequence[str]) -> dict[str, int]:
-    """Return how many trials are in each state that counts as an outcome."""
-    return {state: states.count(state) for state in COUNTED}
-
-
 def trials_to_keep(points: np.ndarray, numbers: Sequence[int], near: int) -> set[int]:
     """Return the trials whose checkpoints are kept: the front, and the ``near`` nearest behind it.
 
@@ -133,17 +119,20 @@ def trials_to_keep(points: np.ndarray, numbers: Sequence[int], near: int) -> set
         numbers: the trial of each point.
         near: how many behind the front, by rank and then by distance to it, each objective scaled to 0..1.
     """
-    ranks = pareto_ranks(points)
-    front = points[ranks == 0]
-    kept = {number for number, rank in zip(numbers, ranks, strict=True) if rank == 0}
-    span = np.ptp(points, axis=0) if len(points) else np.ones(points.shape[1])
-    scale = np.where(span > 0, span, 1.0)
-    behind = [
-        (int(rank), float(np.linalg.norm((front - point) / scale, axis=1).min()), number)
-        for point, number, rank in zip(points, numbers, ranks, strict=True)
-        if rank > 0
+    ranks, named = pareto_ranks(points), np.asarray(numbers, dtype=int)
+    kept, behind = set(named[ranks == 0].tolist()), np.flatnonzero(ranks > 0)
+    if not len(behind) or near < 1:
+        return kept
+    # Only as many ranks are measured as hold that many trials.
+    last = np.sort(ranks[behind])[min(near, len(behind)) - 1]
+    span = np.ptp(points, axis=0)
+    scaled = points / np.where(span > 0, span, 1.0)
+    front = scaled[ranks == 0]
+    nearest = [
+        (int(ranks[i]), float(np.linalg.norm(front - scaled[i], axis=1).min()), int(named[i]))
+        for i in behind[ranks[behind] <= last]
     ]
-    return kept | {number for _, _, number in sorted(behind)[:near]}
+    return kept | {number for _, _, number in sorted(nearest)[:near]}
 
 
 # --- the study ---------------------------------------------------------------------------------------
@@ -158,6 +147,7 @@ class Study:
         spec: what it was made with.
         objectives: in order.
         limits: bounds on costs.
+        ledger: what this process knows of its trials.
         storage_url: with its password masked, or None for the folder's own database.
     """
 
@@ -166,6 +156,8 @@ class Study:
         self.name = study.study_name
         self.objectives = objectives_of(spec.objectives)
         self.limits = tuple(limit_of(text) for text in spec.limits)
+        self.ledger = Ledger(study, self.objectives)
+        self._in_order: tuple[list[int], list[int]] = ([], [])
         self.storage_url = redact(storage) if isinstance(storage, str) else None
         if storage is None or isinstance(storage, str):
             # Connections end with the study, however its user lets go of it; a storage of the user's own is the user's.
@@ -270,8 +262,9 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Return every trial, by number."""
+        self.ledger.refresh()
         kept = {int(path.stem): path for path in self.checkpoints()}
-        return [self._trial(trial, kept) for trial in self.optuna.get_trials(deepcopy=False)]
+        return [self._trial(trial, kept.get(trial.number)) for trial in self.ledger.trials]
 
     def candidate(self, number: int) -> Trial:
         """Return one trial.
@@ -279,27 +272,36 @@ class Study:
         Raises:
             StudyError: there is none of that number.
         """
-        trials = {trial.number: trial for trial in self.trials()}
-        if number not in trials:
-            last = max(trials, default=None)
-            hint = "the study has no trials yet" if last is None else f"the study has trials 0 to {last}"
+        self.ledger.refresh()
+        count = len(self.ledger.trials)
+        if not 0 <= number < count:
+            hint = f"the study has trials 0 to {count - 1}" if count else "the study has no trials yet"
             raise StudyError(f"no trial {number}", hint=hint)
-        return trials[number]
+        return self._found(number)
 
     def front(self) -> list[Trial]:
         """Return the complete trials within the limits that no other dominates, sorted by the first cost.
 
         A network that is there twice, because training values are searched too, is shown once, with its better quality.
         """
-        done, points = self._complete()
-        front = [trial for trial, rank in zip(done, pareto_ranks(points), strict=True) if rank == 0]
-        cost = next((o for o in self.objectives if o.kind == "cost"), self.objectives[0])
-        quality = next(o for o in self.objectives if o.kind == "quality")
-        front.sort(key=lambda t: (cost.sign * t.values[cost.name], quality.sign * t.values[quality.name], t.number))
-        best: dict[str | None, Trial] = {}
-        for trial in sorted(front, key=lambda t: (quality.sign * t.values[quality.name], t.number)):
-            best.setdefault(trial.key, trial)
-        return [trial for trial in front if best[trial.key] is trial]
+        self.ledger.refresh()
+        return [self._found(number) for number in self.front_numbers()]
+
+    def front_numbers(self) -> list[int]:
+        """Return the numbers of the front's trials in the order of ``front``, as of the ledger's last refresh."""
+        known = self.ledger.front.numbers
+        if self._in_order[0] is not known:
+            self._in_order = known, self._sorted_front(known)
+        return list(self._in_order[1])
+
+    def _sorted_front(self, numbers: Sequence[int]) -> list[int]:
+        points = dict(zip(numbers, self.ledger.front.points.tolist(), strict=True))
+        quality = next(i for i, o in enumerate(self.objectives) if o.kind == "quality")
+        cost = next((i for i, o in enumerate(self.objectives) if o.kind == "cost"), 0)
+        best: dict[str | None, int] = {}
+        for number in sorted(numbers, key=lambda n: (points[n][quality], n)):
+            best.setdefault(self.ledger.trials[number].user_attrs.get(Attr.KEY), number)
+        return sorted(best.values(), key=lambda n: (points[n][cost], points[n][quality], n))
 
     def knee(self) -> Trial:
         """Return the trial of the front that is nearest to the ideal, each objective scaled over the front.
@@ -312,45 +314,50 @@ class Study:
             raise StudyError("the front is empty: no trial is complete")
         return front[knee(self._points(front))]
 
-    def hypervolume(self) -> float:
-        """Return the share of the box between the study's reference and the ideal that its trials dominate, 0 to 1."""
-        _, points = self._complete()
+    def hypervolume(self, *, read: bool = True) -> float:
+        """Return the share of the box between the study's reference and the ideal that its trials dominate, 0 to 1.
+
+        Args:
+            read: whether to read first what is new in the study.
+        """
+        if read:
+            self.ledger.refresh()
         pairs = np.array([self.spec.reference[o.name] for o in self.objectives])
-        ideal, worst = oriented(pairs.T.tolist(), self.objectives)
-        return hypervolume(points, ideal, worst) if len(points) else 0.0
+        ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        return self.ledger.front.hypervolume(ideal, worst) if self.ledger.numbers else 0.0
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are ``complete``, ``stopped``, ``refused`` and ``failed``."""
-        return counts_of([state_of(trial) for trial in self.optuna.get_trials(deepcopy=False)])
-
-    def _complete(self, trials: Sequence[Trial] | None = None) -> tuple[list[Trial], np.ndarray]:
-        seen = self.trials() if trials is None else trials
-        done = [trial for trial in seen if trial.state == "complete" and trial.feasible]
-        return done, self._points(done)
+        self.ledger.refresh()
+        return {state: self.ledger.counts[state] for state in COUNTED}
 
     def _points(self, trials: Sequence[Trial]) -> np.ndarray:
         return oriented([[trial.values[o.name] for o in self.objectives] for trial in trials], self.objectives)
 
-    def _trial(self, trial: FrozenTrial, kept: Mapping[int, Path]) -> Trial:
-        attrs = trial.user_attrs
+    def _found(self, number: int) -> Trial:
+        path = self.checkpoint_path(number)
+        return self._trial(self.ledger.trials[number], path if path.exists() else None)
+
+    def _trial(self, trial: FrozenTrial, checkpoint: Path | None) -> Trial:
+        attrs, result = trial.user_attrs, result_of(trial)
         worker = attrs.get(Attr.WORKER) or {}
-        epochs = attrs.get(Attr.EPOCHS) or {}
         return Trial(
             number=trial.number,
             state=state_of(trial),
             values=dict(zip(self.spec.objectives, trial.values or (), strict=False)),
-            metrics=attrs.get(Attr.METRICS, {}),
+            metrics=result["metrics"],
             costs=attrs.get(Attr.COSTS, {}),
             key=attrs.get(Attr.KEY),
             decisions=attrs.get(Attr.DECISIONS, {}),
-            checkpoint=kept.get(trial.number),
-            epochs=epochs.get("trained", 0),
-            kept=epochs.get("kept", 0),
+            checkpoint=checkpoint,
+            epochs=result["epochs"].get("trained", 0),
+            kept=result["epochs"].get("kept", 0),
             reason=attrs.get(Attr.REASON),
-            seconds=attrs.get(Attr.SECONDS),
+            seconds=result["seconds"],
             worker=f"{worker['host']}:{worker['pid']}" if worker else None,
             recipe=attrs.get(Attr.RECIPE, {}),
-            feasible=all(value <= 0 for value in trial.constraints.values()),
+            feasible=is_feasible(trial),
+            reused=attrs.get(Attr.REUSED),
             traceback=attrs.get(Attr.TRACEBACK),
             _architecture=attrs.get(Attr.ARCHITECTURE),
         )
@@ -368,20 +375,27 @@ class Study:
 
     def deserves_checkpoint(self, number: int, values: Sequence[float], near: int = NEAR) -> bool:
         """Return whether a trial with these values would be kept, were it complete now."""
-        done, points = self._complete()
-        points = np.vstack([points, oriented([values], self.objectives)])
-        return number in trials_to_keep(points, [*(trial.number for trial in done), number], near)
+        self.ledger.refresh()
+        points = np.vstack([self.ledger.points, oriented([values], self.objectives)])
+        return number in trials_to_keep(points, [*self.ledger.numbers, number], near)
 
-    def sweep(self, near: int = NEAR) -> list[int]:
-        """Delete the checkpoints of finished trials that are not to be kept, and return their numbers."""
-        trials = self.trials()
-        done, points = self._complete(trials)
-        kept = trials_to_keep(points, [trial.number for trial in done], near)
-        open_ones = {trial.number for trial in trials if trial.state in ("running", "waiting")}
-        gone = [path for path in self.checkpoints() if int(path.stem) not in kept | open_ones]
-        for path in gone:
-            path.unlink(missing_ok=True)  # Another worker may have been first.
-        return [int(path.stem) for path in gone]
+    def sweep(self, near: int = NEAR, *, read: bool = True) -> list[int]:
+        """Delete the checkpoints of finished trials that are not to be kept, and return their numbers.
+
+        Args:
+            near: how many behind the front are kept.
+            read: whether to read first what is new in the study.
+        """
+        if read:
+            self.ledger.refresh()
+        # A trial that began after the last read may have its weights already.
+        paths = {int(path.stem): path for path in self.checkpoints() if int(path.stem) < len(self.ledger.trials)}
+        open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}
+        in_question = set(paths) - open_ones - set(self.ledger.front.numbers)
+        gone = in_question and in_question - trials_to_keep(self.ledger.points, self.ledger.numbers, near)
+        for number in gone:
+            paths[number].unlink(missing_ok=True)  # Another worker may have been first.
+        return sorted(gone)
 
     def disk(self, near: int = NEAR) -> dict[str, Any]:
         """Return how much the kept checkpoints take and by which rule they are kept."""

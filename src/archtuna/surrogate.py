@@ -7,42 +7,14 @@ first finds what matters, the second keeps doubt about what was not tried. Fitte
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.optimize import minimize
-from scipy.special import ndtri
 
-SAMPLES = 16
 JITTER = 1e-6
 ITERATIONS = 25
-
-_NODES = ndtri((np.arange(SAMPLES) + 0.5) / SAMPLES)
-NODES: np.ndarray = _NODES / np.sqrt(np.mean(_NODES**2))
-"""Equally likely values of a standard normal, of exact mean and variance."""
-
-
-# --- scale of a quality ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Warp:
-    """Maps a quality, as a positive distance from the ideal, to the scale of the model and back.
-
-    Attributes:
-        forward: distances to the model's scale.
-        back: the model's scale to distances.
-    """
-
-    forward: Callable[[np.ndarray], np.ndarray]
-    back: Callable[[np.ndarray], np.ndarray]
-
-
-LOG = Warp(lambda distance: np.log(np.maximum(distance, 1e-9)), np.exp)
-"""Halving an error counts the same at every level."""
-
 
 # --- decisions as coordinates ------------------------------------------------------------------------
 

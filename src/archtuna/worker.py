@@ -28,14 +28,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from archtuna.errors import ArchtunaError, DataError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, TrainEvaluator, evaluator_of
+from archtuna.proposer import (
+    Exhausted,
+    GaveWay,
+    Proposal,
+    Proposer,
+    Refused,
+    pop_waiting,
+    set_constraint,
+    tell,
+)
 from archtuna.registry import import_blocks
-from archtuna.sampler import Exhausted, GaveWay, Proposal, Proposer, Refused, ask, make_sampler, seed_of
+from archtuna.sampler import make_sampler, seed_of
+from archtuna.siblings import Found, found_elsewhere, register
 from archtuna.storage import (
     ERROR_CONSTRAINT,
     Attr,
@@ -45,7 +56,7 @@ from archtuna.storage import (
     storage_errors_named,
     with_retries,
 )
-from archtuna.study import NEAR, Study, state_of
+from archtuna.study import NEAR, Study
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -131,7 +142,7 @@ def take_back(study: Study) -> list[int]:
             deaths = trial.user_attrs.get(Attr.DEATHS, 0) + 1
             storage.set_trial_user_attr(trial._trial_id, Attr.DEATHS, deaths)
             if deaths >= DEATHS:
-                _fail(study, trial._trial_id, f"{deaths} workers died while they trained it")
+                _fail(study, trial, f"{deaths} workers died while they trained it")
             else:
                 hand_back(study, trial._trial_id)
     return numbers
@@ -144,44 +155,40 @@ def hand_back(study: Study, trial_id: int) -> None:
     storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
 
-def _fail(study: Study, trial_id: int, reason: str) -> None:
+def _fail(study: Study, trial: FrozenTrial, reason: str) -> None:
     """Record that a network cannot be trained, in the way that samplers learn from."""
     storage = study.optuna._storage
-    storage.set_trial_user_attr(trial_id, Attr.OUTCOME, "failed")
-    storage.set_trial_user_attr(trial_id, Attr.REASON, reason)
-    trial = optuna.Trial(study.optuna, trial_id)
-    if ERROR_CONSTRAINT not in trial.constraints:
-        trial.set_constraint(ERROR_CONSTRAINT, 2.0)
-    study.optuna.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
+        storage.set_trial_user_attr(trial._trial_id, Attr.OUTCOME, "failed")
+        storage.set_trial_user_attr(trial._trial_id, Attr.REASON, reason)
+        set_constraint(study.optuna, trial, ERROR_CONSTRAINT, 2.0)
+        tell(study.optuna, trial, TrialState.PRUNED)
 
 
 # --- when to begin another ---------------------------------------------------------------------------
 
 
-def is_admitted(number: int, states: Mapping[int, str], target: int | None) -> bool:
+def is_admitted(before: int, target: int | None) -> bool:
     """Return whether a trial is among the first ``target`` that count.
 
     Trial numbers are unique whatever the storage, so workers that ask this agree without a lock and the total is exact.
 
     Args:
-        number: of the trial.
-        states: of every trial, by number.
+        before: how many trials that count have a smaller number.
         target: how many evaluations are wanted, or None.
     """
-    if target is None:
-        return True
-    return sum(1 for other, state in states.items() if other < number and _counts(state)) < target
+    return target is None or before < target
 
 
-def is_reached(states: Mapping[int, str], target: int | None) -> bool:
-    """Return whether no trial is left to begin: all that are wanted are done or with a worker."""
-    if target is None or "waiting" in states.values():
-        return False
-    return sum(map(_counts, states.values())) >= target
+def is_reached(wanted: int, waiting: int, target: int | None) -> bool:
+    """Return whether no trial is left to begin: all that are wanted are done or with a worker.
 
-
-def _counts(state: str) -> bool:
-    return state not in ("refused", "duplicate")
+    Args:
+        wanted: how many trials count.
+        waiting: how many of them wait for a worker.
+        target: how many evaluations are wanted, or None.
+    """
+    return target is not None and not waiting and wanted >= target
 
 
 def has_time(now: float, deadline: float | None, seconds: Sequence[float]) -> bool:
@@ -254,11 +261,12 @@ class Worker:
     """One process in the loop.
 
     Attributes:
-        study: with the sampler of this worker set.
+        study: what to work on.
         evaluator: how candidates get their values.
         orders: what to do.
         emit: told of each event.
         stop: whether a stop was asked for.
+        sampler: which draws; see ``make_sampler``.
     """
 
     study: Study
@@ -266,22 +274,28 @@ class Worker:
     orders: Orders
     emit: OnEvent
     stop: Stop
+    sampler: str | BaseSampler | None = None
     _failures: list[str] = field(default_factory=list, init=False)
     _front: list[int] = field(default_factory=list, init=False)
     _unsure: bool = field(default=True, init=False)
+    _saved: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.me = this_worker()
-        self._front = [trial.number for trial in self.study.front()]
+        self.me, self.ledger = this_worker(), self.study.ledger
+        self.ledger.refresh()
+        self._front = self.study.front_numbers()
         self.proposer = Proposer(
-            study=self.study.optuna,
+            ledger=self.ledger,
             space=self.study.space(),
             cost=self.evaluator.costs,
-            objectives=self.study.objectives,
+            worker=self.me,
             limits=self.study.limits,
             seed=seed_of(self.study.spec.seed, self.orders.index, self.orders.started + 1),
             on_refused=self._tell_refused,
         )
+        self.study.optuna.sampler = sampler_for(self.proposer, self.study, self.sampler, self.orders)
+        register(self.study, self.evaluator)
+        self.elsewhere = found_elsewhere(self.study, self.evaluator)
 
     def run(self) -> str:
         """Work until there is nothing left to do, and return why: ``trials``, ``time``, ``exhausted`` or ``interrupted``.
@@ -296,27 +310,29 @@ class Worker:
                     return ended
 
     def _ended(self) -> str | None:
+        """Read the study, tell what is new in it, and return why no trial is to begin, or None."""
+        self.ledger.refresh()
+        self._tell_front()
         if self.stop.requested:
             return "interrupted"
-        trials = self._trials()
-        seconds = [t.user_attrs[Attr.SECONDS] for t in trials if Attr.SECONDS in t.user_attrs]
-        if not has_time(time.time(), self.orders.deadline, seconds):
+        if not has_time(time.time(), self.orders.deadline, self.ledger.seconds):
             return "time"
-        return "trials" if is_reached(_states(trials), self.orders.trials) else None
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self.study.optuna.get_trials(deepcopy=False)
+        return "trials" if is_reached(self.ledger.wanted, self.ledger.counts["waiting"], self.orders.trials) else None
 
     def _next(self) -> str | None:
         """Do one trial; return why the loop ends, or None to go on."""
-        trial = with_retries(self._ask, what="begin a trial")
         try:
-            if not is_admitted(trial.number, _states(self._trials()), self.orders.trials):
-                self._leave(trial)
+            trial, proposal = with_retries(self._begin, what="begin a trial")
+        except Exhausted:
+            return "exhausted"
+        try:
+            if not is_admitted(self.ledger.wanted_before(trial.number), self.orders.trials):
+                self._leave(trial, proposal)
                 return "trials"
-            proposal = self._propose(trial)
+            proposal = self._take_up(trial) if proposal is None else self._keep(trial, proposal)
             if proposal is not None:
-                self._evaluate(proposal)
+                self._tell_trial(trial, proposal)
+                self._evaluate(trial, proposal)
             return None
         except Exhausted as error:
             self._abandon(trial, str(error))
@@ -329,36 +345,38 @@ class Worker:
             self._rescue(trial)
             raise
 
-    def _ask(self) -> optuna.Trial:
+    def _begin(self) -> tuple[FrozenTrial, Proposal | None]:
+        """Take up a trial that waits, or create one that has its network from the start."""
         # A connection that broke just after a trial was made leaves one that this worker does not know to be its own.
         if self._unsure:
-            for trial in self._trials():
-                if trial.state == TrialState.RUNNING and trial.user_attrs.get(Attr.WORKER) == self.me:
+            self.ledger.refresh()
+            for trial in self.ledger.opened("running"):
+                if trial.user_attrs.get(Attr.WORKER) == self.me:
                     hand_back(self.study, trial._trial_id)
+            self.ledger.refresh()
         self._unsure = True
-        asked = ask(self.study.optuna, self.me)
+        waiting = pop_waiting(self.study.optuna, self.ledger.opened("waiting"), self.me)
+        proposal = None if waiting else self.proposer.propose()
+        self.ledger.refresh()
         self._unsure = False
-        return asked
+        return self.ledger.find(proposal.trial_id if proposal else waiting._trial_id), proposal  # type: ignore[union-attr]
 
-    def _leave(self, trial: optuna.Trial) -> None:
+    def _leave(self, trial: FrozenTrial, proposal: Proposal | None) -> None:
         """Give up a trial beyond the number that is wanted; one that waited stays in the queue."""
-        if trial.user_attrs.get(Attr.DECISIONS) or self._is_queued(trial):
+        if proposal is None:
             hand_back(self.study, trial._trial_id)
         else:
             self._abandon(trial, "one more than wanted")
 
-    def _is_queued(self, trial: optuna.Trial) -> bool:
-        return "fixed_params" in self.study.optuna._storage.get_trial_system_attrs(trial._trial_id)
-
-    def _abandon(self, trial: optuna.Trial, reason: str, outcome: str = "duplicate", twin: int | None = None) -> None:
+    def _abandon(self, trial: FrozenTrial, reason: str, outcome: str = "duplicate", twin: int | None = None) -> None:
         """End a trial without an evaluation."""
-        trial.set_user_attr(Attr.OUTCOME, outcome)
-        trial.set_user_attr(Attr.REASON, reason)
-        if twin is not None:
-            trial.set_user_attr(Attr.DUPLICATE_OF, twin)
-        self.study.optuna.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        found = {Attr.OUTCOME: outcome, Attr.REASON: reason} | ({} if twin is None else {Attr.DUPLICATE_OF: twin})
+        with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
+            for key, value in found.items():
+                self.study.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
+            tell(self.study.optuna, trial, TrialState.FAIL)
 
-    def _rescue(self, trial: optuna.Trial) -> None:
+    def _rescue(self, trial: FrozenTrial) -> None:
         """Leave no running trial behind when an error ends the worker; the error matters more than one in here."""
         try:
             present = self.study.optuna._storage.get_trial(trial._trial_id)
@@ -371,27 +389,39 @@ class Worker:
 
     # proposing
 
-    def _propose(self, trial: optuna.Trial) -> Proposal | None:
-        """Return what to evaluate, or None when the trial ended without an evaluation."""
+    def _keep(self, trial: FrozenTrial, proposal: Proposal) -> Proposal | None:
+        """Return a proposal again, or None where an earlier trial has its network and this one gave way."""
+        twin = self.proposer.twin_of(proposal, trial.number)
+        if twin is None:
+            return proposal
+        self._give_way(trial, GaveWay(twin))
+        return None
+
+    def _take_up(self, trial: FrozenTrial) -> Proposal | None:
+        """Return what a trial that waited is to evaluate, or None where it ended without an evaluation."""
         try:
-            proposal = self.proposer.propose(trial)
+            return self.proposer.take_up(trial)
         except GaveWay as error:
-            self._abandon(trial, str(error), twin=error.number)
-            self.emit({"event": "duplicate", "number": trial.number, "of": error.number})
-            return None
+            self._give_way(trial, error)
         except Refused as error:
             self._abandon(trial, str(error), outcome="refused")
             self._tell_refused(trial.number, None, str(error), {})
-            return None
         except storage_errors():
             # Half written, it fits no other draw: it is given up, and another trial begun.
             with_retries(partial(self._abandon, trial, "the storage was away"), what=f"give trial {trial.number} up")
-            return None
+        return None
+
+    def _give_way(self, trial: FrozenTrial, error: GaveWay) -> None:
+        give_up = partial(self._abandon, trial, str(error), twin=error.number)
+        with_retries(give_up, what=f"give trial {trial.number} up")
+        self.emit({"event": "duplicate", "number": trial.number, "of": error.number})
+
+    def _tell_trial(self, trial: FrozenTrial, proposal: Proposal) -> None:
         architecture = proposal.candidate.architecture
         self.emit(
             {
                 "event": "trial",
-                "number": proposal.number,
+                "number": trial.number,
                 "key": architecture.key,
                 "costs": dict(proposal.costs),
                 "decisions": dict(proposal.candidate.decisions),
@@ -399,27 +429,34 @@ class Worker:
                 "summary": summary_of(architecture),
             }
         )
-        return proposal
 
     def _tell_refused(self, number: int, key: str | None, reason: str, costs: Mapping[str, float]) -> None:
         self.emit({"event": "refused", "number": number, "key": key, "reason": reason, "costs": dict(costs)})
 
     # evaluating
 
-    def _evaluate(self, proposal: Proposal) -> None:
+    def _evaluate(self, trial: FrozenTrial, proposal: Proposal) -> None:
+        found = self.elsewhere.get(proposal.evaluation)
+        if found is not None:
+            return self._reuse(trial, proposal, found)
         try:
-            progress = self._run(proposal)
+            progress = self._run(trial, proposal)
         except (TrialError, ShapeError) as error:
-            self._record_failure(proposal, getattr(error, "reason", "shape"), error.message)
+            self._record_failure(trial, getattr(error, "reason", "shape"), error.message)
         except ArchtunaError:
             raise
         except Exception as error:
-            self._record_error(proposal, error)
+            self._record_error(trial, error)
         else:
             self._failures.clear()
-            self._record(proposal, progress)
+            self._record(trial, proposal, progress)
 
-    def _run(self, proposal: Proposal) -> Progress:
+    def _reuse(self, trial: FrozenTrial, proposal: Proposal, found: Found) -> None:
+        """Record what another study of the storage found out."""
+        self.emit({"event": "reused", "number": trial.number, "of": found.origin})
+        self._record(trial, proposal, found.progress(proposal.candidate), {Attr.REUSED: found.origin})
+
+    def _run(self, trial: FrozenTrial, proposal: Proposal) -> Progress:
         """Evaluate a candidate to its end, or raise Interrupted."""
         epochs = iter(self.evaluator.evaluate(proposal.candidate))
         last: Progress | None = None
@@ -432,7 +469,7 @@ class Worker:
             self.emit(
                 {
                     "event": "epoch",
-                    "number": proposal.number,
+                    "number": trial.number,
                     "epoch": last.epoch,
                     "epochs": last.epochs,
                     "metrics": dict(last.metrics),
@@ -451,69 +488,70 @@ class Worker:
 
     # recording
 
-    def _record(self, proposal: Proposal, progress: Progress) -> None:
+    def _record(
+        self, trial: FrozenTrial, proposal: Proposal, progress: Progress, attrs: Mapping[str, Any] | None = None
+    ) -> None:
         known = {**proposal.costs, **progress.best}
         values = [float(known[o.name]) for o in self.study.objectives]
-        number, named = proposal.number, dict(zip(self.study.spec.objectives, values, strict=True))
+        number, named = trial.number, dict(zip(self.study.spec.objectives, values, strict=True))
         # Before the trial counts as complete: a kill between the two leaves a trial to be trained again, not a front
         # without weights.
         what = f"record trial {number}"
         deserves = partial(self.study.deserves_checkpoint, number, values, self.orders.near)
         if progress.save and with_retries(deserves, what=what):
+            self._saved = True
             progress.save(
                 self.study.checkpoint_path(number), {"study": self.study.name, "number": number, "values": named}
             )
-        with_retries(partial(self._write_result, proposal, progress, values), what=what)
+        result = {
+            "metrics": dict(progress.best),
+            "epochs": {"trained": progress.epoch, "kept": progress.kept},
+            "seconds": progress.seconds,
+        }
+        attrs = {**(attrs or {}), Attr.RESULT: result}
+        with_retries(partial(self._write_result, trial, attrs, values), what=what)
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
-        with_retries(self._tell_front, what="read the front")
 
-    def _write_result(self, proposal: Proposal, progress: Progress, values: Sequence[float]) -> None:
-        storage, trial_id = self.study.optuna._storage, proposal.trial._trial_id
-        if storage.get_trial(trial_id).state.is_finished():
-            return  # An attempt before this one arrived, and only its answer was lost.
-        for key, value in (
-            (Attr.METRICS, dict(progress.best)),
-            (Attr.EPOCHS, {"trained": progress.epoch, "kept": progress.kept}),
-            (Attr.SECONDS, progress.seconds),
-        ):
-            storage.set_trial_user_attr(trial_id, key, value)
-        self.study.optuna.tell(proposal.trial, list(values), skip_if_finished=True)
+    def _write_result(self, trial: FrozenTrial, attrs: Mapping[str, Any], values: Sequence[float]) -> None:
+        with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
+            for key, value in attrs.items():
+                self.study.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
+            tell(self.study.optuna, trial, TrialState.COMPLETE, values)
 
     def _tell_front(self) -> None:
-        removed = self.study.sweep(self.orders.near)
-        front = [trial.number for trial in self.study.front()]
-        if front != self._front:
-            self._front = front
-            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume()})
+        """Tell the front where it is another than it was, and delete what has fallen far behind it."""
+        front = self.study.front_numbers()
+        is_new = front != self._front
+        removed = self.study.sweep(self.orders.near, read=False) if is_new or self._saved else []
+        self._front, self._saved = front, False
+        if is_new:
+            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume(read=False)})
         if removed:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 
-    def _record_failure(self, proposal: Proposal, reason: str, message: str) -> None:
+    def _record_failure(self, trial: FrozenTrial, reason: str, message: str) -> None:
         """A network that cannot be trained: samplers learn to avoid its like."""
         text = f"{reason}: {message}"
-        with_retries(partial(_fail, self.study, proposal.trial._trial_id, text), what=f"record trial {proposal.number}")
-        self.emit({"event": "failed", "number": proposal.number, "reason": text})
+        with_retries(partial(_fail, self.study, trial, text), what=f"record trial {trial.number}")
+        self.emit({"event": "failed", "number": trial.number, "reason": text})
 
-    def _record_error(self, proposal: Proposal, error: Exception) -> None:
+    def _record_error(self, trial: FrozenTrial, error: Exception) -> None:
         """An error in somebody's code, which says nothing of the network: no sampler sees it."""
         text, reason = "".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"
 
         def write() -> None:
-            proposal.trial.set_user_attr(Attr.TRACEBACK, text)
-            self._abandon(proposal.trial, reason, outcome="failed")
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.TRACEBACK, text)
+            self._abandon(trial, reason, outcome="failed")
 
-        with_retries(write, what=f"record trial {proposal.number}")
-        self.emit({"event": "failed", "number": proposal.number, "reason": reason, "traceback": text})
+        with_retries(write, what=f"record trial {trial.number}")
+        self.emit({"event": "failed", "number": trial.number, "reason": reason, "traceback": text})
         self._failures.append(_place_of(error))
         if self._failures[-SAME_FAILURES:] == [self._failures[-1]] * SAME_FAILURES:
             raise StudyError(
                 f"{SAME_FAILURES} trials in a row failed at the same place: {reason} ({self._failures[-1]})",
-                hint=f"the traceback is kept with trial {proposal.number}",
+                hint=f"the traceback is kept with trial {trial.number}",
             )
-
-
-def _states(trials: Sequence[FrozenTrial]) -> dict[int, str]:
-    return {trial.number: state_of(trial) for trial in trials}
 
 
 def _place_of(error: BaseException) -> str:
@@ -528,11 +566,19 @@ def summary_of(architecture: Any) -> str:
     return f"{sum(1 for _ in architecture.units())} blocks, {height}x{width} pixels"
 
 
-def set_sampler(study: Study, sampler: str | BaseSampler | None, orders: Orders) -> None:
+def sampler_for(proposer: Proposer, study: Study, given: str | BaseSampler | None, orders: Orders) -> BaseSampler:
+    """Return a worker's sampler, seeded for this worker and this start."""
     seed = seed_of(study.spec.seed, orders.index, orders.started)
-    study.optuna.sampler = make_sampler(sampler, objectives=len(study.objectives), seed=seed)
-    if orders.index and sampler is not None and not isinstance(sampler, str):
-        study.optuna.sampler.reseed_rng()  # Copies of one sampler would all draw the same.
+    sampler = make_sampler(
+        given,
+        objectives=len(study.objectives),
+        seed=seed,
+        network=partial(proposer.point, study.objectives),
+        reference=[study.spec.reference[o.name] for o in study.objectives],
+    )
+    if orders.index and given is not None and not isinstance(given, str):
+        sampler.reseed_rng()  # Copies of one sampler would all draw the same.
+    return sampler
 
 
 def evaluator_for(study: Study, data: Data, split: Split, orders: Orders, given: Any) -> Evaluator:
@@ -614,8 +660,7 @@ def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
         if isinstance(sampler, dict):
             sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
         evaluator = evaluator_for(study, data, study.split(data), _with_device(orders), message["evaluator"])
-        set_sampler(study, sampler, orders)
-        return Worker(study, evaluator, orders, emit, stop).run()
+        return Worker(study, evaluator, orders, emit, stop, sampler).run()
 
 
 def _with_device(orders: Orders) -> Orders:
