@@ -197,7 +197,7 @@ def test_signals_are_left_alone_outside_the_main_thread() -> None:
 
 
 def test_a_search_tells_what_it_does(tmp_path: Path) -> None:
-    study, events = recorded(tmp_path, limits=("params <= 2k",))
+    study, events = recorded(tmp_path, limits=("params <= 2k",), sampler="random")
     names = [event["event"] for event in events]
     assert names[0] == "start"
     assert names[-1] == "end"
