@@ -19,7 +19,7 @@ ROWS = [
     ("costs", "metrics", "data"),
     ("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect", "model"),
     ("blocks",),
-    ("architecture", "recipe", "objective", "settings"),
+    ("architecture", "recipe", "objective", "selection", "settings"),
     ("registry", "signature", "document", "files", "errors"),
 ]
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}
