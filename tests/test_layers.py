@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
-    ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage"),
+    ("final", "predict", "driver", "repeater", "worker", "study", "repeats", "spec", "runs", "sampler", "storage"),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
     ("costs", "metrics", "data"),

@@ -12,7 +12,6 @@ from archtuna.selection import (
     Option,
     bound_of,
     is_noise,
-    mean_and_spread,
     noise_marks,
     pick,
     standard_error,
@@ -73,17 +72,6 @@ def test_a_bound_is_kept_to_the_last_unit_and_broken_by_a_share():
 
 
 # noise
-
-
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=20))
-def test_mean_and_spread_are_numpys(values):
-    mean, spread = mean_and_spread(values)
-    assert mean == pytest.approx(np.mean(values))
-    assert spread == pytest.approx(np.std(values, ddof=1), abs=1e-12)
-
-
-def test_a_single_value_has_no_spread():
-    assert mean_and_spread([0.5]) == (0.5, None)
 
 
 def test_noise_is_two_standard_errors_of_the_difference():

@@ -7,7 +7,6 @@ values are the means of, and their sample standard deviation.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -101,11 +100,6 @@ class Selection:
 
 
 # --- noise -------------------------------------------------------------------------------------------
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and sample standard deviation of at least one value; the latter is None of a single one."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def is_noise(better: Measured, other: Measured, name: str) -> bool | None:
@@ -267,9 +261,13 @@ def _nothing_left(options: Sequence[Option], bounds: Sequence[Bound], objectives
     broken = [sum(max(bound.violation(option.values), 0.0) for bound in bounds) for option in options]
     near = options[broken.index(min(broken))]
     told = dict.fromkeys([*(o.name for o in objectives), *(bound.name for bound in bounds)])
-    values = ", ".join(f"{name} {near.values[name]:,.6g}" for name in told)
+    values = ", ".join(f"{name} {_short(near.values[name])}" for name in told)
     asked = " and ".join(map(str, bounds))
     return StudyError(
         f"none of the {len(options)} networks on the front keeps {asked}",
         hint=f"the nearest is trial {near.number}: {values}",
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"

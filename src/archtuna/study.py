@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +25,10 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.errors import StudyError
-from archtuna.objective import Objective, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.objective import Objective, hypervolume, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.repeats import Run, conditions_of, read_runs, results, samples
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
+from archtuna.selection import Bound, Option, pick
 from archtuna.spec import Spec, check_versions, space_of
 from archtuna.storage import (
     Attr,
@@ -61,7 +64,11 @@ class Trial:
         number: the trial's number, unique in the study.
         state: ``complete``; ``stopped`` early; ``refused`` before training; ``failed``; ``running``; ``waiting`` to be taken
             up again; ``duplicate`` of another trial, counted nowhere.
-        values: objective values by name; empty unless complete.
+        values: objective values by name; empty unless complete. Where the network was trained again with other seeds, its
+            qualities are the means of those runs: the own run is not among them, because it was chosen for its value, and
+            what is chosen as the best of many is better than it would be again.
+        own: the values of the own run, by which samplers go and which its checkpoint has.
+        again: the runs with other seeds.
         metrics: on the validation pictures, at the kept epoch.
         costs: known before training.
         key: the architecture's, or None where there is none.
@@ -91,8 +98,27 @@ class Trial:
     worker: str | None
     recipe: Mapping[str, Any]
     feasible: bool = True
+    own: Mapping[str, float] = field(default_factory=dict)
+    again: tuple[Run, ...] = ()
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
+
+    @property
+    def repeats(self) -> int:
+        """How many runs with other seeds have a value."""
+        return sum(run.state == "complete" for run in self.again)
+
+    @property
+    def runs(self) -> int:
+        """How many trainings ``values`` are the means of."""
+        return max(1, self.repeats)
+
+    @cached_property
+    def spread(self) -> Mapping[str, float] | None:
+        """Sample standard deviation of each quality over the runs with other seeds, or None where there are not two."""
+        if self.repeats < 2:
+            return None
+        return {name: statistics.stdev(values) for name, values in samples(self.again, self.own).items()}
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -104,6 +130,23 @@ class Trial:
         if self._architecture is None:
             raise StudyError(f"trial {self.number} has no network: it is {self.state} ({self.reason or 'no reason'})")
         return Architecture.from_dict(json.loads(self._architecture))
+
+
+@dataclass(frozen=True)
+class Picked:
+    """A network that was chosen from the front.
+
+    Attributes:
+        trial: the network's.
+        why: one line for people.
+        left: how many networks of the front keep the bounds.
+        front: how many there are.
+    """
+
+    trial: Trial
+    why: str
+    left: int
+    front: int
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -271,7 +314,10 @@ class Study:
     def trials(self) -> list[Trial]:
         """Return every trial, by number."""
         kept = {int(path.stem): path for path in self.checkpoints()}
-        return [self._trial(trial, kept) for trial in self.optuna.get_trials(deepcopy=False)]
+        again = results(read_runs(self.optuna._storage, self.name))
+        return [
+            self._trial(trial, kept, again.get(trial.number, ())) for trial in self.optuna.get_trials(deepcopy=False)
+        ]
 
     def candidate(self, number: int) -> Trial:
         """Return one trial.
@@ -289,7 +335,8 @@ class Study:
     def front(self) -> list[Trial]:
         """Return the complete trials within the limits that no other dominates, sorted by the first cost.
 
-        A network that is there twice, because training values are searched too, is shown once, with its better quality.
+        Where networks were trained again with other seeds, their means are compared. A network that is there twice, because
+        training values are searched too, is shown once, with its better quality.
         """
         done, points = self._complete()
         front = [trial for trial, rank in zip(done, pareto_ranks(points), strict=True) if rank == 0]
@@ -307,13 +354,46 @@ class Study:
         Raises:
             StudyError: the front is empty.
         """
+        return self.pick(knee=True).trial
+
+    def pick(
+        self,
+        *,
+        best: str | None = None,
+        max: Mapping[str, float] | None = None,
+        min: Mapping[str, float] | None = None,
+        knee: bool = False,
+        within_one_se: bool = False,
+        smallest: str | None = None,
+    ) -> Picked:
+        """Choose one network of the front, by default the best by the first quality.
+
+        Args:
+            best: what it is to be best at, an objective or a cost.
+            max, min: bounds that it must keep, by objective or cost: ``max={"params": 300_000}``.
+            knee: choose the one nearest to the ideal instead, each objective scaled over those that keep the bounds.
+            within_one_se: choose the smallest within one standard error of the best instead (Breiman et al. 1984).
+            smallest: the cost that makes a network small, by default the first among the objectives.
+
+        Raises:
+            StudyError: the front is empty, or none of it keeps the bounds, or the standard error is not known.
+            SpecError: an unknown name.
+        """
         front = self.front()
-        if not front:
-            raise StudyError("the front is empty: no trial is complete")
-        return front[knee(self._points(front))]
+        bounds = [Bound(name, "<=", value) for name, value in (max or {}).items()]
+        bounds += [Bound(name, ">=", value) for name, value in (min or {}).items()]
+        options = [Option(t.number, {**t.values, **t.costs}, t.runs, t.spread) for t in front]
+        chosen = pick(
+            options, self.objectives, best=best, bounds=bounds, knee=knee, within_one_se=within_one_se, smallest=smallest,
+            pictures=self.spec.data.get("validation"),
+        )  # fmt: skip
+        return Picked(front[chosen.index], chosen.why, chosen.left, len(front))
 
     def hypervolume(self) -> float:
-        """Return the share of the box between the study's reference and the ideal that its trials dominate, 0 to 1."""
+        """Return the share of the box between the study's reference and the ideal that its trials dominate, 0 to 1.
+
+        Values are those of ``front``, so it may fall when a network is trained again and was lucky the first time.
+        """
         _, points = self._complete()
         pairs = np.array([self.spec.reference[o.name] for o in self.objectives])
         ideal, worst = oriented(pairs.T.tolist(), self.objectives)
@@ -331,14 +411,20 @@ class Study:
     def _points(self, trials: Sequence[Trial]) -> np.ndarray:
         return oriented([[trial.values[o.name] for o in self.objectives] for trial in trials], self.objectives)
 
-    def _trial(self, trial: FrozenTrial, kept: Mapping[int, Path]) -> Trial:
+    def _trial(self, trial: FrozenTrial, kept: Mapping[int, Path], again: Sequence[Run]) -> Trial:
         attrs = trial.user_attrs
+        own = dict(zip(self.spec.objectives, trial.values or (), strict=False))
+        if again:
+            conditions = conditions_of(self.spec, attrs.get(Attr.KEY), attrs.get(Attr.RECIPE, {}))
+            again = [run for run in again if run.wanted.conditions == conditions]
         worker = attrs.get(Attr.WORKER) or {}
         epochs = attrs.get(Attr.EPOCHS) or {}
         return Trial(
             number=trial.number,
             state=state_of(trial),
-            values=dict(zip(self.spec.objectives, trial.values or (), strict=False)),
+            values=own | {name: statistics.fmean(values) for name, values in samples(again, own).items()},
+            own=own,
+            again=tuple(again),
             metrics=attrs.get(Attr.METRICS, {}),
             costs=attrs.get(Attr.COSTS, {}),
             key=attrs.get(Attr.KEY),
