@@ -105,6 +105,23 @@ def test_seeds_follow_the_own_one_and_every_first_run_comes_before_a_second() ->
     assert seeds_of(trials[0], 2) == [0, 1]
 
 
+def test_the_run_that_a_network_was_chosen_by_flatters_it_and_its_mean_and_further_runs_do_not() -> None:
+    """Fronts out of 50 networks; noise is half as large as the differences between networks (see docs/choosing.md)."""
+    rng, noise = np.random.default_rng(0), 0.01
+    errors = []
+    for _ in range(1000):
+        cost = rng.random(50)
+        true = 0.9 + 0.04 * cost + rng.normal(0, 2 * noise, 50)
+        own, further = true + rng.normal(0, noise, 50), true[:, None] + rng.normal(0, noise, (50, 3))
+        front = pareto_ranks(np.stack([-own, cost], axis=1)) == 0
+        means = own, np.column_stack([own, further[:, :2]]).mean(axis=1), further.mean(axis=1)
+        errors.append([(mean - true)[front].mean() / noise for mean in means])
+    flattered, mixed, honest = np.mean(errors, axis=0)
+    assert flattered == pytest.approx(0.56, abs=0.05)
+    assert mixed == pytest.approx(0.20, abs=0.03)
+    assert honest == pytest.approx(0.0, abs=0.03)
+
+
 # one worker
 
 
