@@ -77,8 +77,8 @@ def test_repeats_show_what_runs_with_which_seed_and_the_means():
 def test_repeats_are_said_in_lines():
     watch = watched([REPEATS])
     assert list(plain_lines(watch, REPEATS)) == ["a search: the front again, 3 runs each with other seeds"]
-    named = {**REPEATS, "numbers": [3, 7]}
-    assert list(plain_lines(watch, named)) == ["a search: trials 3, 7 again, 3 runs each with other seeds"]
+    named = {**REPEATS, "numbers": [3, 7], "seeds": 1}
+    assert list(plain_lines(watch, named)) == ["a search: trials 3, 7 again, 1 run each with other seeds"]
     assert list(plain_lines(watch, REPEATED)) == ["trial 0 with seed 2: f1 0.41, mean 0.4000 ± 0.0141 (n=2)"]
     assert list(plain_lines(watch, FAILED)) == ["trial 0 with seed 1 failed: nan: lost"]
 

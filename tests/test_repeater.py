@@ -23,6 +23,7 @@ from archtuna.repeater import contenders, lacking, runs_to_do, seeds_of
 from archtuna.repeats import read_runs
 from archtuna.space import Candidate
 from archtuna.study import Study
+from postgres import PASSWORD, Server, server  # noqa: F401
 from searches import TWO, arguments, buggy, noisy, pictures
 
 OBJECTIVES = objectives_of(["f1", "params"])
@@ -362,3 +363,13 @@ def test_a_run_that_kills_its_workers_fails(tmp_path: Path) -> None:
     failed = [event["reason"] for event in events if event["event"] == "repeat-failed"]
     assert failed == ["died: 3 workers died while they trained it"]
     assert [run.state for run in study.candidate(number).again] == ["failed"]
+
+
+@pytest.mark.slow
+def test_workers_share_repeats_in_postgresql(server: Server, tmp_path: Path) -> None:  # noqa: F811
+    url = server.url()
+    recorded(tmp_path, trials=4, storage=url)[0].close()
+    study, _ = repeated(tmp_path, 2, storage=url, workers=2, evaluator="searches:noisy")
+    with study:
+        assert {trial.runs for trial in study.front()} == {2}
+    assert PASSWORD not in (tmp_path / "run" / "study.json").read_text()

@@ -430,7 +430,8 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
         )
     with study:
         if not (arguments.json or arguments.quiet):
-            _print_lines(report.front_lines(study))
+            pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
+            _print_lines([*report.front_lines(study), "", pick])
     return 130 if show.reason == "interrupted" else 0
 
 
@@ -466,9 +467,7 @@ def _pick(verbs: Any) -> None:
     parser.add_argument(
         "--within-one-se", action="store_true", help="choose the smallest within one standard error of the best instead"
     )
-    parser.add_argument(
-        "--smallest", metavar="params", help="the cost that makes a network small (the first objective)"
-    )
+    parser.add_argument("--smallest", metavar="params", help="the cost that makes a network small (the first)")
     for flag, sign in (("max", "at most"), ("min", "at least")):
         example = "params=300k" if flag == "max" else "f1=.9"
         parser.add_argument(

@@ -120,7 +120,7 @@ class Watch:
         wanted = f"/{self.trials}" if self.trials else ""
         others = [f"{self.counts[state]} {state}" for state in ("stopped", "refused", "failed") if self.counts[state]]
         if self.repeats is not None:
-            others.append(f"{self.repeats} runs with other seeds")
+            others.append(f"{_runs(self.repeats)} with other seeds")
         left = self.left()
         parts = [f"trials {self.done}{wanted}", *others, f"hypervolume {self.hypervolume:.4f}"]
         return ", ".join(parts) + (f", about {clock(left)} left" if left is not None else "")
@@ -172,7 +172,7 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
         yield f"trial {trial} complete: {values}"
     elif kind == "repeats":
         what = "the front" if event["numbers"] is None else f"trials {', '.join(map(str, event['numbers']))}"
-        yield f"{watch.title}: {what} again, {event['seeds']} runs each with other seeds"
+        yield f"{watch.title}: {what} again, {_runs(event['seeds'])} each with other seeds"
     elif kind == "repeated":
         yield _repeated_line(event)
     elif kind == "repeat-failed":
@@ -185,6 +185,10 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
         yield watch.last
     elif kind == "end":
         yield f"ended ({event.get('reason', 'done')}): {watch.summary()}"
+
+
+def _runs(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
 
 
 def _repeated_line(event: Mapping[str, Any]) -> str:

@@ -32,12 +32,13 @@ from archtuna.worker import (
     opened,
     serve,
     this_worker,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from archtuna.data import Data
 
 SEEDS = 2**31
+"""As many seeds as a recipe may have."""
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ def trials_to_keep(points: np.ndarray, numbers: Sequence[int], near: int) -> set
     """Return the trials whose checkpoints are kept: the front, and the ``near`` nearest behind it.
 
     What is dominated never returns to the front, so deciding on an older view of the study deletes nothing that a newer
-    one would keep on it.
+    one would keep on it. Only means of further runs can bring a network back; one without weights then keeps those of its
+    first.
 
     Args:
         points: complete and feasible trials × objectives, smaller is better.
