@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,33 @@ def slow(candidate: Candidate) -> Iterator[dict[str, float]]:
         time.sleep(0.05)
         f1 = quality(candidate) * (epoch + 1) / 10
         yield {"f1": f1, "accuracy": f1, "loss": 1.0 - f1}
+
+
+def noisy(candidate: Candidate) -> dict[str, float]:
+    """The smooth function with the noise of training: the same for a network and a seed, another for another."""
+    noise = random.Random(f"{candidate.architecture.key}:{candidate.recipe.seed}").gauss(0.0, 0.03)
+    f1 = quality(candidate) + noise
+    return {"f1": f1, "accuracy": f1, "loss": 1.0 - f1}
+
+
+def slowly_noisy(candidate: Candidate) -> Iterator[dict[str, float]]:
+    """Notes when it begins and when it ends, in files of the folder that the environment names; half a second between.
+
+    A process that is to meet others (``ARCHTUNA_TEST_MEET``) begins when as many are there.
+    """
+    folder, name = Path(os.environ["ARCHTUNA_TEST_MARK"]), f"{candidate.architecture.key}-{candidate.recipe.seed}"
+    (folder / f"begun-{name}-{time.monotonic_ns()}").touch()
+    (folder / f"worker-{os.getpid()}").touch()
+    deadline = time.monotonic() + 60
+    while (
+        len(list(folder.glob("worker-*"))) < int(os.environ.get("ARCHTUNA_TEST_MEET", "1"))
+        and time.monotonic() < deadline
+    ):
+        time.sleep(0.05)
+    for _ in range(5):
+        time.sleep(0.1)
+        yield noisy(candidate)
+    (folder / f"ended-{name}-{time.monotonic_ns()}").touch()
 
 
 def once_suicidal(candidate: Candidate) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import TrialState, create_trial
 
+from archtuna.repeats import Repeats, Wanted, conditions_of
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, versions
 from archtuna.storage import Attr
@@ -43,3 +44,16 @@ def add(study: Study, f1: float | None, params: float, state: TrialState = Trial
     bound = {"params": params / 5000 - 1}
     study.optuna.add_trial(create_trial(state=state, values=values, user_attrs={**kept, **attrs}, constraints=bound))
     return number
+
+
+def repeat(study: Study, number: int, *values: float | None, conditions: str | None = None) -> None:
+    """Record runs of a trial with the seeds from 1, or failures where there is no value."""
+    repeats, trial = Repeats(study.optuna), study.candidate(number)
+    given = conditions or conditions_of(study.spec, trial.key, trial.recipe)
+    for seed, f1 in enumerate(values, 1):
+        claim = repeats.claim(Wanted(number, seed, given), {"host": "here", "pid": 1, "started": 0.0})
+        assert claim is not None
+        if f1 is None:
+            repeats.fail(claim, "nan: the loss became nan")
+        else:
+            repeats.complete(claim, [f1, trial.values["params"]], {Attr.METRICS: {"f1": f1}, Attr.SECONDS: 1.0})

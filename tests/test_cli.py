@@ -1,8 +1,10 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -72,7 +74,8 @@ def test_a_mistake_is_one_error_without_traceback(capsys, tmp_path, monkeypatch,
     "arguments",
     [
         ["nonsense"], ["check"], ["search", "f.yaml"], ["check", "f", "--input-size", "big"], ["search", "f", "--out", "o", "--trials", "0"],
-        ["search", "f", "--out", "o", "--fraction", "2"], ["show", "run", "x"], [],
+        ["search", "f", "--out", "o", "--fraction", "2"], ["show", "run", "x"], [], ["repeat"], ["repeat", "run", "--seeds", "0"],
+        ["repeat", "run", "--numbers", "3,x"], ["search", "f", "--out", "o", "--repeats", "0"],
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_arguments_is_exit_code_2(capsys, arguments):
@@ -88,6 +91,9 @@ def test_a_mistake_in_the_arguments_is_exit_code_2(capsys, arguments):
     [
         (["check", "none.yaml"], "none.yaml: no such file"),
         (["front", "none"], "no study in none\nhint: archtuna search makes one"),
+        (["pick", "none"], "no study in none"),
+        (["pick", "none", "--max", "params"], "max: 'params' is not a bound\nhint: write for example: params=300k"),
+        (["repeat", "none"], "no study in none"),
         (["evaluate", "none.safetensors"], "none.safetensors"),
         (["search", "s.yaml", "--out", "o"], "no pictures to search on\nhint: name them with --data"),
         (["search", "s.yaml", "--out", "o", "--data", "none"], "none"),
@@ -118,7 +124,9 @@ def test_help_names_every_command_and_version_is_the_packages():
         "init",
         "check",
         "search",
+        "repeat",
         "front",
+        "pick",
         "show",
         "train",
         "evaluate",
@@ -267,6 +275,32 @@ def test_front_show_evaluate_predict_train_and_export_follow(a_run, tmp_path):
         assert exported["max_difference"] < 1e-3
     knee = started("front", "runs/one", "--knee", cwd=root).stdout.strip()
     assert (root / knee).exists()
+
+
+@pytest.mark.slow
+def test_what_the_page_on_choosing_says_runs(a_run, tmp_path):
+    root = tmp_path / "user"
+    shutil.copytree(a_run[0], root)
+    page = (Path(__file__).parent.parent / "docs" / "choosing.md").read_text()
+    commands = re.search(r"```sh\n(.*?)```", page, re.DOTALL)[1].replace("runs/photos", "runs/one").splitlines()
+    said = {}
+    for command in commands:
+        words = command.partition("#")[0].split()[1:]
+        done = started(*words, cwd=root)
+        assert done.returncode == 0, done.stderr
+        said[" ".join(words)] = done.stdout, done.stderr
+    assert "(n=3)" in said["front runs/one"][0]
+    assert "of 3 runs" in said["pick runs/one --within-one-se"][0]
+    assert said["repeat runs/one --seeds 3"][1].startswith("archtuna repeat, runs/one: the front again, 3 runs each")
+    nothing = started("pick", "runs/one", "--max", "params=1", cwd=root)
+    assert nothing.returncode == 1
+    assert "networks on the front keeps params <= 1\nhint: the nearest is trial " in nothing.stderr
+    picked = json.loads(started("pick", "runs/one", "--json", cwd=root).stdout)
+    front = json.loads(started("front", "runs/one", "--json", cwd=root).stdout)
+    assert picked["values"]["f1"] == max(one["values"]["f1"] for one in front)
+    assert {one["runs"] for one in front} == {3}
+    events = started("repeat", "runs/one", "--seeds", 1, "--numbers", front[0]["number"], "--json", cwd=root).stdout
+    assert [json.loads(line)["event"] for line in events.splitlines()] == ["repeats", "end"]
 
 
 @pytest.mark.slow

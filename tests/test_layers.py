@@ -14,7 +14,7 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
     (
-        "bench", "final", "predict", "driver", "worker", "study", "spec", "runs", "siblings", "proposer", "sampler", "known_costs",
+        "bench", "final", "predict", "driver", "repeater", "worker", "study", "repeats", "spec", "runs", "siblings", "proposer", "sampler", "known_costs",
         "draft", "coding", "ledger", "storage", "rdb",
     ),
     ("evaluate",),
@@ -22,7 +22,7 @@ ROWS = [
     ("costs", "metrics", "data"),
     ("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect", "model"),
     ("blocks",),
-    ("architecture", "recipe", "objective", "settings", "improvement", "surrogate", "tables"),
+    ("architecture", "recipe", "objective", "selection", "settings", "improvement", "surrogate", "tables"),
     ("registry", "signature", "document", "files", "errors"),
 ]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

@@ -46,6 +46,43 @@ def test_trials_leave_the_running_ones_however_they_end():
     assert watch.last == "worker 1 died (exit -9); its trial goes back into the queue"
 
 
+REPEATS = {
+    "event": "repeats", "objectives": START["objectives"], "seeds": 3, "numbers": None, "counts": START["counts"],
+    "front": [0], "values": START["values"], "hypervolume": 0.25,
+}  # fmt: skip
+REPEATED = {
+    "event": "repeated", "number": 0, "seed": 2, "values": {"f1": 0.41, "params": 100.0}, "mean": {"f1": 0.4, "params": 100.0},
+    "spread": {"f1": 0.0141}, "runs": 2, "seconds": 1.0,
+}  # fmt: skip
+FAILED = {"event": "repeat-failed", "number": 0, "seed": 1, "reason": "nan: lost\nmore"}
+
+
+def test_repeats_show_what_runs_with_which_seed_and_the_means():
+    watch = watched([REPEATS])
+    for seed in (1, 2):
+        watch.take({"event": "repeat", "number": 0, "seed": seed, "costs": {"params": 100}, "epochs": 4})
+    watch.take({"event": "epoch", "number": 0, "seed": 2, "epoch": 2, "epochs": 4, "metrics": {"f1": 0.41}})
+    lines = watch.lines()
+    assert "     0 seed 1 ╌╌╌╌╌╌╌╌╌╌╌╌ 0/4    params 100" in lines
+    assert "     0 seed 2 ━━━━━━╌╌╌╌╌╌ 2/4  f1 0.410  params 100" in lines
+    watch.take(REPEATED)
+    watch.take(FAILED)
+    assert watch.running == {}
+    assert "2 runs with other seeds" in watch.summary()
+    assert watch.left() is None
+    assert any(line.split() == ["0", "0.4", "100"] for line in watch.lines())
+    assert watch.lines()[-1] == "trial 0 with seed 1 failed: nan: lost"
+
+
+def test_repeats_are_said_in_lines():
+    watch = watched([REPEATS])
+    assert list(plain_lines(watch, REPEATS)) == ["a search: the front again, 3 runs each with other seeds"]
+    named = {**REPEATS, "numbers": [3, 7], "seeds": 1}
+    assert list(plain_lines(watch, named)) == ["a search: trials 3, 7 again, 1 run each with other seeds"]
+    assert list(plain_lines(watch, REPEATED)) == ["trial 0 with seed 2: f1 0.41, mean 0.4000 ± 0.0141 (n=2)"]
+    assert list(plain_lines(watch, FAILED)) == ["trial 0 with seed 1 failed: nan: lost"]
+
+
 def test_time_left_is_known_from_the_pace_or_the_clock():
     watch = watched()
     assert watch.left() is None

@@ -3,7 +3,10 @@ import pytest
 from archtuna import report
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
+from archtuna.storage import Attr
+from archtuna.study import Study
 from spaces import EVERYTHING, GRAPH, SEED
+from studies import add, make_spec, repeat
 
 
 def seed(size=32):
@@ -85,6 +88,77 @@ def test_columns_align_numbers_to_the_right_and_texts_to_the_left():
         "10  a",
         " 2  bcd",
     ]
+
+
+@pytest.fixture
+def study(tmp_path):
+    study = Study.create_or_open(tmp_path / "run", make_spec())
+    for f1, params in ((0.5, 100), (0.8, 900), (0.9, 3000)):
+        add(study, f1, params, **{Attr.EPOCHS: {"trained": 3, "kept": 2}})
+    return study
+
+
+def test_a_front_without_repeats_says_nothing_of_noise(study):
+    assert report.front_lines(study)[:5] == [
+        "trial  f1 (max)  params (min)  kept epoch  checkpoint",
+        "   0        0.5           100         2/3  -",
+        "   1*       0.8           900         2/3  -",
+        "   2        0.9         3,000         2/3  -",
+        "* knee point",
+    ]
+    assert not [line for line in report.front_lines(study) if "±" in line or "~" in line]
+
+
+def test_a_front_shows_means_with_their_spread_and_marks_what_may_be_chance(study):
+    repeat(study, 1, 0.8, 0.82, 0.78)
+    repeat(study, 2, 0.81, None, 0.83)
+    lines = report.front_lines(study)
+    assert lines[:7] == [
+        "trial  f1 (max)                           params (min)  kept epoch  checkpoint",
+        "   0   0.5                                         100         2/3  -",
+        "   1*  0.8000 ± 0.0200 (n=3)                       900         2/3  -",
+        "   2   0.8200 ± 0.0141 (n=2, 1 failed) ~         3,000         2/3  -",
+        "* knee point",
+        "± standard deviation of n runs with other seeds; the run that the search chose by is not among them",
+        "~ its f1 is better than that of the next cheaper network by less than two standard errors of the difference: it may be "
+        "chance",
+    ]
+    plain = report.front(study)
+    assert [(one["runs"], one["own"]["f1"]) for one in plain] == [(1, 0.5), (3, 0.8), (2, 0.9)]
+    assert plain[0]["spread"] is None
+    assert plain[1]["spread"] == {"f1": pytest.approx(0.02)}
+    assert plain[1]["values"] == {"f1": pytest.approx(0.8), "params": 900}
+
+
+def test_what_was_picked_is_said_with_its_reason(study):
+    study.checkpoint_path(2).write_bytes(b"")
+    assert report.picked_lines(study.pick()) == [
+        "trial 2: f1 0.9, params 3,000",
+        str(study.checkpoint_path(2)),
+        "the best f1; chosen from all 3 networks on the front",
+    ]
+    repeat(study, 1, 0.8, 0.82)
+    found = study.pick(max={"params": 1000})
+    assert report.picked_lines(found) == [
+        "trial 1: f1 0.8100 ± 0.0141 (n=2), params 900",
+        "its weights are not kept: archtuna train RUN 1",
+        "the best f1; chosen from the 2 of 3 networks on the front that keep the bounds",
+    ]
+    plain = report.picked(found)
+    assert (plain["number"], plain["runs"], plain["left"], plain["front"], plain["checkpoint"]) == (1, 2, 2, 3, None)
+    assert (plain["why"], plain["spread"]) == ("the best f1", {"f1": pytest.approx(0.01414, abs=1e-5)})
+
+
+def test_a_trial_shows_its_runs(study):
+    repeat(study, 1, 0.8, None)
+    lines = report.show_lines(study.candidate(1))
+    assert lines[2:5] == [
+        "again with seed 1: f1 0.8000",
+        "again with seed 2: nan: the loss became nan",
+        "mean: f1 0.8000 (n=1, 1 failed), params 900",
+    ]
+    shown = report.shown(study.candidate(1))
+    assert [(run["seed"], run["metrics"]) for run in shown["again"]] == [(1, {"f1": 0.8}), (2, {})]
 
 
 def test_numbers_are_short():

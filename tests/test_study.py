@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState, create_trial
 
-from archtuna.errors import StudyError
+from archtuna.errors import SpecError, StudyError
 from archtuna.objective import pareto_ranks
 from archtuna.spec import space_of
 from archtuna.storage import Attr
 from archtuna.study import Study, trials_to_keep
-from studies import add, make_spec
+from studies import add, make_spec, repeat
 
 
 @pytest.fixture
@@ -99,6 +99,77 @@ def test_one_network_is_on_the_front_once(tmp_path: Path) -> None:
         attrs = {Attr.KEY: "k", Attr.COSTS: {}}
         study.optuna.add_trial(create_trial(values=[f1, loss], user_attrs=attrs))
     assert [t.number for t in study.front()] == [0]
+
+
+def test_the_front_carries_means_and_spread_of_the_runs_with_other_seeds(study: Study) -> None:
+    add(study, 0.9, 1000)  # 0: lucky
+    add(study, 0.85, 2000)  # 1: behind 0 until that falls back
+    add(study, 0.5, 100)  # 2: never repeated
+    assert [t.number for t in study.front()] == [2, 0]
+    assert study.hypervolume() == pytest.approx((0.5 * 900 + 0.9 * 4000) / 5000)
+    repeat(study, 0, 0.7, 0.8, 0.75)
+    assert [t.number for t in study.front()] == [2, 0, 1]
+    assert study.hypervolume() == pytest.approx((0.5 * 900 + 0.75 * 1000 + 0.85 * 3000) / 5000)
+    lucky, unlucky, plain = (study.candidate(number) for number in range(3))
+    assert lucky.values == {"f1": pytest.approx(0.75), "params": 1000}, (
+        "the run that it was chosen by is not in the mean"
+    )
+    assert lucky.own == {"f1": 0.9, "params": 1000}
+    assert (lucky.runs, lucky.repeats, lucky.spread) == (3, 3, {"f1": pytest.approx(0.05)})
+    assert [(run.seed, run.metrics) for run in lucky.again] == [(1, {"f1": 0.7}), (2, {"f1": 0.8}), (3, {"f1": 0.75})]
+    for trial in (unlucky, plain):
+        assert (trial.runs, trial.repeats, trial.spread, trial.values) == (1, 0, None, trial.own)
+
+
+def test_one_run_has_no_spread_and_failed_ones_no_value(study: Study) -> None:
+    for _ in range(3):
+        add(study, 0.9, 1000)
+    repeat(study, 0, 0.7)
+    repeat(study, 1, None, 0.6, 0.8)
+    repeat(study, 2, None, None)
+    one, some, none = study.trials()
+    assert (one.values["f1"], one.runs, one.spread) == (0.7, 1, None)
+    assert (some.values["f1"], some.runs, len(some.again)) == (pytest.approx(0.7), 2, 3)
+    assert (none.values["f1"], none.runs, none.repeats, len(none.again)) == (0.9, 1, 0, 2)
+
+
+def test_runs_of_a_deleted_study_of_the_same_name_do_not_count(study: Study) -> None:
+    add(study, 0.9, 1000)
+    repeat(study, 0, 0.7, conditions="another study")
+    assert study.candidate(0).values["f1"] == 0.9
+    repeat(study, 0, 0.6)
+    assert study.candidate(0).values["f1"] == 0.6
+
+
+def test_picking(study: Study) -> None:
+    with pytest.raises(StudyError, match="the front is empty"):
+        study.pick()
+    for f1, params in ((0.5, 100), (0.8, 900), (0.9, 3000)):
+        add(study, f1, params)
+    assert (study.pick().trial.number, study.pick().left, study.pick().front) == (2, 3, 3)
+    found = study.pick(max={"params": 1000}, min={"f1": 0.6})
+    assert (found.trial.number, found.left, found.why) == (1, 1, "the best f1")
+    assert study.pick(best="params").trial.number == 0
+    assert study.pick(knee=True).trial == study.knee() == study.candidate(1)
+    with pytest.raises(StudyError, match=r"keeps params <= 50\nhint: the nearest is trial 0: f1 0.5, params 100"):
+        study.pick(max={"params": 50})
+    with pytest.raises(SpecError, match="max: 'macs' cannot be asked for"):
+        study.pick(max={"macs": 50})
+
+
+def test_the_smallest_within_one_standard_error_needs_runs_or_the_number_of_pictures(tmp_path: Path) -> None:
+    for name, validation in (("old", {}), ("new", {"validation": 36})):
+        study = Study.create_or_open(tmp_path / name, make_spec(data={**make_spec().data, **validation}))
+        add(study, 0.86, 100)
+        add(study, 0.9, 1000)
+    assert study.pick(within_one_se=True).trial.number == 0, "one standard error of 36 pictures is .05"
+    repeat(study, 1, 0.9, 0.91)
+    assert study.pick(within_one_se=True).trial.number == 1, "and that of its two runs .005"
+    with (
+        Study.open(tmp_path / "old") as old,
+        pytest.raises(StudyError, match="f1 is not known: .*\nhint: archtuna repeat"),
+    ):
+        old.pick(within_one_se=True)
 
 
 def test_a_trial_knows_its_network(study: Study) -> None:

@@ -24,6 +24,7 @@ examples:
   archtuna check model.yaml --input-size 224
   archtuna search model.yaml --data photos/ --out runs/photos --objectives f1,params --time 20m --workers 2
   archtuna front runs/photos
+  archtuna pick runs/photos --max params=300k
   archtuna train runs/photos 17 --epochs 60 --seeds 3
   archtuna export runs/photos/trained/17.safetensors model.onnx
 """
@@ -101,7 +102,22 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"archtuna {__version__}")
     parser.set_defaults(run=None)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_init, _check, _search, _front, _show, _train, _evaluate, _predict, _export, _blocks, _schema, _cache):
+    for add in (
+        _init,
+        _check,
+        _search,
+        _repeat,
+        _front,
+        _pick,
+        _show,
+        _train,
+        _evaluate,
+        _predict,
+        _export,
+        _blocks,
+        _schema,
+        _cache,
+    ):
         add(verbs)
     return parser
 
@@ -261,6 +277,9 @@ def _search(verbs: Any) -> None:
     parser.add_argument(
         "--strict", action="store_true", help="refuse data with broken pictures instead of leaving them out"
     )
+    parser.add_argument(
+        "--repeats", type=_count, metavar="N", help="then train the front again N times, with other seeds (none)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     _flag(parser, "data", "epochs", "input-size", "device", "storage", "json")
 
@@ -277,7 +296,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
     if source is None:
         raise DataError("no pictures to search on", hint="name them with --data, or in the file: data: {path: photos}")
     strict = arguments.strict or space.settings.data.get("strict", False)
-    show = _Shown(arguments)
+    show = _Shown(arguments, f"archtuna search, {arguments.out}")
     with show:
         study = search(
             space,
@@ -294,6 +313,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             epochs=arguments.epochs,
             fraction=arguments.fraction,
             device=arguments.device,
+            repeats=arguments.repeats,
             on_event=show.take,
         )
     with study:
@@ -312,16 +332,25 @@ def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
         lines.append(f"train it in full:        archtuna train {study.folder} {knee.number}")
         if knee.checkpoint:
             lines.append(f"export it as it is:      archtuna export {knee.checkpoint} model.onnx")
+        lines.append(f"choose another:          archtuna pick {study.folder} --max {_bound_of(study)}")
+        if not any(trial.again for trial in study.front()):
+            lines.append(f"see what is chance:      archtuna repeat {study.folder} --seeds 3")
     lines.append("go on searching:         the same command again, with more --trials or --time")
     return lines
 
 
-class _Shown:
-    """Shows the events of a search: a display on a terminal, else lines, as JSON where that is asked for."""
+def _bound_of(study: Any) -> str:
+    """Return a bound that the front's knee point keeps, for an example."""
+    cost = next((o.name for o in study.objectives if o.kind == "cost"), "params")
+    return f"{cost}={study.knee().costs.get(cost, 0):.6g}"
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
+
+class _Shown:
+    """Shows the events of a search or of its repeats: a display on a terminal, else lines, as JSON where that is asked for."""
+
+    def __init__(self, arguments: argparse.Namespace, title: str) -> None:
         self.json, self.quiet = arguments.json, arguments.quiet
-        self.title = f"archtuna search, {arguments.out}"
+        self.title = title
         self.reason = ""
         self.watch: Any = None
         self.display: Any = None
@@ -362,7 +391,51 @@ class _Shown:
             self.display.__exit__(*args)
 
 
-# --- front, show ------------------------------------------------------------------------------------
+# --- repeat -----------------------------------------------------------------------------------------
+
+
+def _repeat(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "repeat", _run_repeat, "train the front again with other seeds; the same command again goes on"
+    )
+    parser.add_argument("--seeds", type=_count, default=3, metavar="N", help="runs that each network is to have (3)")
+    parser.add_argument("--numbers", type=_numbers, metavar="3,7", help="trials to train again instead of the front")
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on this machine (1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    _flag(parser, "run", "data", "device", "storage", "json")
+
+
+def _numbers(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of trials, such as 3,7")
+    return [int(part) for part in parts]
+
+
+def _run_repeat(arguments: argparse.Namespace) -> int:
+    from archtuna import report
+    from archtuna.driver import repeat
+
+    show = _Shown(arguments, f"archtuna repeat, {arguments.folder}")
+    with show:
+        study = repeat(
+            arguments.folder,
+            arguments.seeds,
+            numbers=arguments.numbers,
+            workers=arguments.workers,
+            data=arguments.data,
+            storage=arguments.storage,
+            device=arguments.device,
+            on_event=show.take,
+        )
+    with study:
+        if not (arguments.json or arguments.quiet):
+            pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
+            _print_lines([*report.front_lines(study), "", pick])
+    return 130 if show.reason == "interrupted" else 0
+
+
+# --- front, pick, show ------------------------------------------------------------------------------------
 
 
 def _front(verbs: Any) -> None:
@@ -383,6 +456,46 @@ def _run_front(arguments: argparse.Namespace) -> None:
             _print_json(report.front(study))
         else:
             _print_lines(report.front_lines(study))
+
+
+def _pick(verbs: Any) -> None:
+    parser = _verb(
+        verbs, "pick", _run_pick, "choose one network of the front, by default the best by the first quality"
+    )
+    parser.add_argument("--best", metavar="f1", help="what it is to be best at, an objective or a cost")
+    parser.add_argument("--knee", action="store_true", help="choose the one nearest to the ideal instead")
+    parser.add_argument(
+        "--within-one-se", action="store_true", help="choose the smallest within one standard error of the best instead"
+    )
+    parser.add_argument("--smallest", metavar="params", help="the cost that makes a network small (the first)")
+    for flag, sign in (("max", "at most"), ("min", "at least")):
+        example = "params=300k" if flag == "max" else "f1=.9"
+        parser.add_argument(
+            f"--{flag}", action="append", default=[], metavar=example, help=f"bound: {sign} this; repeatable"
+        )
+    _flag(parser, "run", "storage", "json")
+
+
+def _run_pick(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.selection import bound_of
+    from archtuna.study import Study
+
+    most = {bound.name: bound.value for bound in (bound_of(text, "<=") for text in arguments.max)}
+    least = {bound.name: bound.value for bound in (bound_of(text, ">=") for text in arguments.min)}
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        found = study.pick(
+            best=arguments.best,
+            max=most,
+            min=least,
+            knee=arguments.knee,
+            within_one_se=arguments.within_one_se,
+            smallest=arguments.smallest,
+        )
+    if arguments.json:
+        _print_json(report.picked(found))
+    else:
+        _print_lines(report.picked_lines(found))
 
 
 def _show(verbs: Any) -> None:

@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from archtuna.errors import ShapeError, SpecError, StudyError
 from archtuna.objective import Limit, limit_of, objectives_of
+from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
@@ -67,6 +68,7 @@ def search(
     training: Mapping[str, Any] | None = None,
     device: str | None = None,
     near: int = NEAR,
+    repeats: int | None = None,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
 ) -> Study:
@@ -94,6 +96,8 @@ def search(
         training: training values instead of the file's.
         device: where to train.
         near: checkpoints kept behind the front.
+        repeats: how many times the networks of the front are trained again afterwards, with other seeds (see ``repeat``);
+            ``time`` is that of the search alone.
         evaluator: what stands in for training: a function of a candidate that returns its metrics or yields them once per
             epoch, an ``Evaluator``, or ``module:name`` of one; several workers need the latter.
         on_event: told of each event, as a plain dictionary.
@@ -126,8 +130,67 @@ def search(
         else:
             reason = _Crew(study, orders, sampler, evaluator, where, plan.space, emit).run()
         study.sweep(near)
+        again = _first(repeats, settings.get("repeats"))
+        if again and reason != "interrupted" and study.front():
+            ended = _repeat(study, Again(again), plan.data, evaluator, orders, where, emit)
+            reason = "interrupted" if ended == "interrupted" else reason
         emit(_end_event(study, reason))
     return study
+
+
+def repeat(
+    run: str | Path,
+    seeds: int = 3,
+    *,
+    numbers: Sequence[int] | None = None,
+    workers: int = 1,
+    data: Any = None,
+    storage: str | BaseStorage | None = None,
+    device: str | None = None,
+    near: int = NEAR,
+    evaluator: Any = None,
+    on_event: OnEvent | None = None,
+) -> Study:
+    """Train the networks of a run's front again with other seeds, and return the study, whose front has their means.
+
+    A network that falls behind by its mean makes room for others, which are then trained again as well, until all of the
+    front have their runs. Everything else is as in the search: its part of the training pictures, its epochs, its
+    validation pictures; the test pictures are not touched. The same call again goes on where the last one ended, and
+    several at once share the work.
+
+    Args:
+        run: the run's folder.
+        seeds: runs that each network is to have, beside the one that the search chose it by.
+        numbers: trials to train again in place of the front.
+        workers: processes on this machine.
+        data: where the pictures are, should they have moved.
+        storage: where the study is when the folder does not say it.
+        device: where to train.
+        near: checkpoints kept behind the front.
+        evaluator: what stood in for training in the search.
+        on_event: told of each event, as a plain dictionary.
+
+    Raises:
+        StudyError: there is no such study or trial, or no trial is complete.
+        DataError: these are other pictures.
+    """
+    emit = on_event or (lambda event: None)
+    study = Study.open(run, storage=storage)
+    _check_workers(workers, storage, evaluator, study.space())
+    where = _where(storage, study.folder)
+    with storage_errors_named(where if isinstance(where, str) else None):
+        again = Again(seeds, None if numbers is None else tuple(numbers))
+        check_again(study, again)
+        orders = Orders(workers=workers, near=near, device=device)
+        emit(_end_event(study, _repeat(study, again, study.data(data), evaluator, orders, where, emit)))
+    return study
+
+
+def _repeat(study: Study, again: Again, data: Data, evaluator: Any, orders: Orders, where: Any, emit: OnEvent) -> str:
+    def by_crew(told: Mapping[str, Any]) -> str:
+        return _Crew(study, orders, None, evaluator, where, study.space(), emit, "archtuna.repeater", told).run()
+
+    return train_again(study, again, data, evaluator, orders, emit, by_crew)
 
 
 @dataclass(frozen=True)
@@ -177,7 +240,7 @@ def _plan(
         space={"text": file.text, "key": file.key},
         data={
             "source": data.source, "fingerprint": data.fingerprint, "split": split.to_dict(),
-            "classes": len(data.classes), "fit": settings["fit"],
+            "classes": len(data.classes), "fit": settings["fit"], "validation": len(split.val),
         },
         training=dict(training),
         objectives=names,
@@ -345,7 +408,10 @@ class _Crew:
         storage: Any,
         space: SearchSpace,
         emit: OnEvent,
+        module: str = "archtuna.worker",
+        told: Mapping[str, Any] | None = None,
     ) -> None:
+        self.module, self.told = module, dict(told or {})
         # Blocks of one's own are imported where they are used; what names them is this process, not the study's file.
         self.imports = sorted(set(space.origins.values()))
         self.study, self.orders, self.emit, self.storage = study, orders, emit, storage
@@ -384,7 +450,7 @@ class _Crew:
 
     def _start(self, index: int) -> None:
         process = subprocess.Popen(
-            [sys.executable, "-m", "archtuna.worker"],
+            [sys.executable, "-m", self.module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
             env=self._environment(),
             # Ctrl-C in a terminal reaches a whole group of processes: here it is passed on, once, by this one.
@@ -419,6 +485,7 @@ class _Crew:
             "sampler": sampler,
             "evaluator": self.evaluator,
             "imports": self.imports,
+            **self.told,
         }
         return json.dumps({**message, "path": sys.path})
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from archtuna.objective import Objective
-from archtuna.report import arrow, columns, number
+from archtuna.objective import OBJECTIVES, Objective
+from archtuna.report import arrow, columns, measured, number
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,7 +43,7 @@ class Watch:
     objectives: Sequence[Objective]
     trials: int | None = None
     seconds: float | None = None
-    running: dict[int, Running] = field(default_factory=dict)
+    running: dict[tuple[int, int], Running] = field(default_factory=dict)
     values: dict[int, Mapping[str, float]] = field(default_factory=dict)
     counts: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("complete", "stopped", "refused", "failed"), 0)
@@ -51,6 +51,7 @@ class Watch:
     front: list[int] = field(default_factory=list)
     hypervolume: float = 0.0
     last: str = ""
+    repeats: int | None = None
     started: float = field(default_factory=time.monotonic)
     first: int = 0
     over: bool = False
@@ -58,32 +59,46 @@ class Watch:
     def take(self, event: Mapping[str, Any]) -> None:
         """Bring the state up to date."""
         kind, trial = event["event"], event.get("number")
+        run = (trial or 0, event.get("seed", 0))
         if kind == "start":
             self.trials, self.seconds = event["trials"], event["time"]
-            self.counts.update(event["counts"])
-            self.values.update({int(n): values for n, values in event["values"].items()})
-            self.front, self.hypervolume = list(event["front"]), event["hypervolume"]
+            self._begin(event)
             self.first, self.started = self.done, time.monotonic()
-        elif kind == "trial":
-            self.running[event["number"]] = Running(event["costs"], epochs=event["epochs"])
+        elif kind == "repeats":
+            self.repeats = 0
+            self._begin(event)
+        elif kind in ("trial", "repeat"):
+            self.running[run] = Running(event["costs"], epochs=event["epochs"])
         elif kind == "epoch":
-            running = self.running.setdefault(event["number"], Running({}))
+            running = self.running.setdefault(run, Running({}))
             running.epoch, running.epochs, running.metrics = event["epoch"], event["epochs"], event["metrics"]
         elif kind in ("complete", "stopped", "refused", "failed"):
-            self.running.pop(trial, None)  # type: ignore[arg-type]
+            self.running.pop(run, None)
             self.counts[kind] += 1
             if kind == "complete":
                 self.values[event["number"]] = event["values"]
             elif event.get("reason"):
                 self.last = f"trial {trial} {kind}: {str(event['reason']).splitlines()[0]}"
         elif kind in ("duplicate", "handed-back"):
-            self.running.pop(trial, None)  # type: ignore[arg-type]
+            self.running.pop(run, None)
+        elif kind in ("repeated", "repeat-failed"):
+            self.running.pop(run, None)
+            self.repeats = (self.repeats or 0) + 1
+            if kind == "repeated":
+                self.values[event["number"]] = event["mean"]
+            else:
+                self.last = _failed_line(event)
         elif kind == "front":
             self.front, self.hypervolume = list(event["numbers"]), event["hypervolume"]
         elif kind == "end":
             self.over = True
         elif kind == "worker" and event["state"] == "dead":
             self.last = f"worker {event['worker']} died (exit {event['code']}); its trial goes back into the queue"
+
+    def _begin(self, event: Mapping[str, Any]) -> None:
+        self.counts.update(event["counts"])
+        self.values.update({int(n): values for n, values in event["values"].items()})
+        self.front, self.hypervolume = list(event["front"]), event["hypervolume"]
 
     @property
     def done(self) -> int:
@@ -92,7 +107,7 @@ class Watch:
 
     def left(self) -> float | None:
         """Seconds that are left, by the clock or by the pace so far, whichever ends first; None when nobody knows."""
-        if self.over:
+        if self.over or self.repeats is not None:
             return None
         passed, done = time.monotonic() - self.started, self.done - self.first
         by_pace = passed / done * (self.trials - self.done) if self.trials and done else None
@@ -104,6 +119,8 @@ class Watch:
         """One line on the whole search."""
         wanted = f"/{self.trials}" if self.trials else ""
         others = [f"{self.counts[state]} {state}" for state in ("stopped", "refused", "failed") if self.counts[state]]
+        if self.repeats is not None:
+            others.append(f"{_runs(self.repeats)} with other seeds")
         left = self.left()
         parts = [f"trials {self.done}{wanted}", *others, f"hypervolume {self.hypervolume:.4f}"]
         return ", ".join(parts) + (f", about {clock(left)} left" if left is not None else "")
@@ -111,14 +128,15 @@ class Watch:
     def running_lines(self) -> list[str]:
         """A line for each trial that is being evaluated: its epochs as a bar, its newest metrics, its costs."""
         lines = []
-        for trial, state in sorted(self.running.items()):
+        for (trial, seed), state in sorted(self.running.items()):
             filled = round(BAR * state.epoch / state.epochs) if state.epochs else 0
             metrics = " ".join(f"{name} {value:.3f}" for name, value in state.metrics.items())
             costs = " ".join(
                 f"{o.name} {number(state.costs[o.name])}" for o in self.objectives if o.name in state.costs
             )
             bar = "━" * filled + "╌" * (BAR - filled)
-            lines.append(f"  {trial:>4} {bar} {state.epoch}/{state.epochs or '?'}  {metrics}  {costs}".rstrip())
+            again = f" seed {seed}" if self.repeats is not None else ""
+            lines.append(f"  {trial:>4}{again} {bar} {state.epoch}/{state.epochs or '?'}  {metrics}  {costs}".rstrip())
         return lines
 
     def front_lines(self) -> list[str]:
@@ -152,6 +170,13 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
     elif kind == "complete":
         values = ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
         yield f"trial {trial} complete: {values}"
+    elif kind == "repeats":
+        what = "the front" if event["numbers"] is None else f"trials {', '.join(map(str, event['numbers']))}"
+        yield f"{watch.title}: {what} again, {_runs(event['seeds'])} each with other seeds"
+    elif kind == "repeated":
+        yield _repeated_line(event)
+    elif kind == "repeat-failed":
+        yield _failed_line(event)
     elif kind == "front":
         yield f"front of {len(watch.front)}; {watch.summary()}"
     elif kind in ("refused", "failed", "stopped"):
@@ -160,6 +185,25 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
         yield watch.last
     elif kind == "end":
         yield f"ended ({event.get('reason', 'done')}): {watch.summary()}"
+
+
+def _runs(n: int) -> str:
+    return f"{n} run" if n == 1 else f"{n} runs"
+
+
+def _repeated_line(event: Mapping[str, Any]) -> str:
+    """Say what a run with another seed gave, and the mean that it makes."""
+    shown = [
+        f"{name} {number(value)}, mean {measured(event['mean'][name], (event['spread'] or {}).get(name), event['runs'])}"
+        for name, value in event["values"].items()
+        if OBJECTIVES[name].kind == "quality"
+    ]
+    return f"trial {event['number']} with seed {event['seed']}: {'; '.join(shown)}"
+
+
+def _failed_line(event: Mapping[str, Any]) -> str:
+    reason = str(event["reason"]).splitlines()[0]
+    return f"trial {event['number']} with seed {event['seed']} failed: {reason}"
 
 
 class Display:

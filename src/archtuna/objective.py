@@ -89,9 +89,11 @@ class Limit:
         return f"{self.name} <= {int(self.bound) if self.bound.is_integer() else self.bound!r}"
 
 
-_LIMIT = re.compile(
+BOUND = re.compile(
     r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|==|<|>|=)\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*(?P<unit>[kKmMgG]?)\s*"
 )
+"""A name, a sign and a number with a unit: ``params <= 500k``."""
+
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
@@ -101,7 +103,7 @@ def limit_of(text: str) -> Limit:
     Raises:
         SpecError: the text is no limit, or not on a cost.
     """
-    match = _LIMIT.fullmatch(str(text)) if len(str(text)) < 100 else None
+    match = BOUND.fullmatch(str(text)) if len(str(text)) < 100 else None
     if not match:
         raise SpecError(
             f"{brief(str(text))} is not a limit", path="limits", value=text, hint="write for example: params <= 500k"
@@ -113,13 +115,22 @@ def limit_of(text: str) -> Limit:
     if name not in costs:
         hint = nearest(name, costs) or f"limits are checked before training: {', '.join(costs)}"
         raise SpecError(f"'{name}' cannot be limited", path="limits", value=text, hint=hint)
-    try:
-        bound = float(match["number"]) * _UNITS[match["unit"].lower()]
-    except ValueError:
-        raise SpecError(f"'{match['number']}' is not a number", path="limits", value=text) from None
+    bound = amount_of(match, path="limits")
     if not (math.isfinite(bound) and bound > 0):
         raise SpecError("a limit must be above zero", path="limits", value=text)
     return Limit(name, bound)
+
+
+def amount_of(match: re.Match[str], *, path: str) -> float:
+    """Return the number of a match of ``BOUND``, its unit counted in.
+
+    Raises:
+        SpecError: its digits are no number.
+    """
+    try:
+        return float(match["number"]) * _UNITS[match["unit"].lower()]
+    except ValueError:
+        raise SpecError(f"'{match['number']}' is not a number", path=path, value=match[0]) from None
 
 
 def oriented(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:

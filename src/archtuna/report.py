@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.model import check_output, table
-from archtuna.objective import Objective
+from archtuna.objective import OBJECTIVES, Objective
 from archtuna.registry import Block
+from archtuna.selection import noise_marks
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
 from archtuna.space import MOST_NETWORKS
 
 if TYPE_CHECKING:
+    from archtuna.repeats import Run
     from archtuna.space import SearchSpace
-    from archtuna.study import Study, Trial
+    from archtuna.study import Picked, Study, Trial
 
 
 def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str] = ()) -> list[str]:
@@ -35,6 +37,31 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Seque
 def number(value: float) -> str:
     """Write a whole number with separators and any other with four significant digits."""
     return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
+def measured(value: float, spread: float | None, runs: int, *, failed: int = 0) -> str:
+    """Write a value with what is known of its noise: ``0.9212 ± 0.0040 (n=3)``.
+
+    Args:
+        value: a mean of runs.
+        spread: their standard deviation, or None.
+        runs: how many there were.
+        failed: how many more ended without a value.
+    """
+    text = f"{value:#.4g}"
+    decimals = len(text.partition(".")[2])
+    deviation = "" if spread is None else f" ± {spread:.{decimals}f}"
+    return f"{text}{deviation} (n={runs}{f', {failed} failed' if failed else ''})"
+
+
+def quality(trial: Trial, name: str) -> str:
+    """Write one value of a trial, with its noise where the network was trained again."""
+    spread = (trial.spread or {}).get(name)
+    failed = len(trial.again) - trial.repeats
+    is_repeated = bool(trial.again) and OBJECTIVES[name].kind == "quality"
+    return (
+        measured(trial.values[name], spread, trial.runs, failed=failed) if is_repeated else number(trial.values[name])
+    )
 
 
 def shape(sides: Sequence[Any]) -> str:
@@ -170,6 +197,9 @@ def front(study: Study) -> list[dict[str, Any]]:
             "values": dict(trial.values),
             "checkpoint": str(trial.checkpoint) if trial.checkpoint else None,
             "epochs": trial.epochs,
+            "runs": trial.runs,
+            "spread": dict(trial.spread) if trial.spread else None,
+            "own": dict(trial.own),
         }
         for trial in study.front()
     ]
@@ -182,22 +212,39 @@ def front_lines(study: Study) -> list[str]:
         counts = study.counts()
         return ["no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
     knee = study.knee().number
-    header = ("trial", *(f"{o.name} {arrow(o)}" for o in study.objectives), "kept epoch", "checkpoint")
+    first = next(o for o in study.objectives if o.kind == "quality")
+    marks = noise_marks(trials, first)
+    header = ("trial", *map(_head, study.objectives), "kept epoch", "checkpoint")
     rows = [
         (
             f"{trial.number}{'*' if trial.number == knee else ' '}",
-            *(number(trial.values[o.name]) for o in study.objectives),
+            *(quality(trial, o.name) + (" ~" if noisy and o is first else "") for o in study.objectives),
             f"{trial.kept}/{trial.epochs}",
             _checkpoint(study, trial),
         )
-        for trial in trials
+        for trial, noisy in zip(trials, marks, strict=True)
     ]
+    again = any(trial.again for trial in trials)
+    left = [_head(o) for o in study.objectives if again and o.kind == "quality"]
     disk = study.disk()
     kept = (
         f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {study.folder / 'checkpoints'}: {disk['rule']}"
     )
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
-    return [*columns(header, rows, left=("checkpoint",)), "* knee point", kept, note]
+    legend = ["* knee point", *(_noise_lines(first, any(marks)) if again else ())]
+    return [*columns(header, rows, left=("checkpoint", *left)), *legend, kept, note]
+
+
+def _head(objective: Objective) -> str:
+    return f"{objective.name} {arrow(objective)}"
+
+
+def _noise_lines(first: Objective, marked: bool) -> list[str]:
+    lines = ["± standard deviation of n runs with other seeds; the run that the search chose by is not among them"]
+    if marked:
+        words = f"~ its {first.name} is better than that of the next cheaper network by less than two standard errors"
+        lines.append(f"{words} of the difference: it may be chance")
+    return lines
 
 
 def _checkpoint(study: Study, trial: Trial) -> str:
@@ -214,6 +261,28 @@ def arrow(objective: Objective) -> str:
     return "(min)" if objective.direction == "minimize" else "(max)"
 
 
+def picked(found: Picked) -> dict[str, Any]:
+    """Return what ``archtuna pick --json`` prints."""
+    trial = found.trial
+    return {
+        "number": trial.number, "key": trial.key, "values": dict(trial.values), "runs": trial.runs,
+        "spread": dict(trial.spread) if trial.spread else None,
+        "checkpoint": str(trial.checkpoint) if trial.checkpoint else None,
+        "why": found.why, "left": found.left, "front": found.front,
+    }  # fmt: skip
+
+
+def picked_lines(found: Picked) -> list[str]:
+    """Return a network that was chosen as text: its values, its checkpoint, and why it was chosen."""
+    trial = found.trial
+    values = ", ".join(f"{name} {quality(trial, name)}" for name in trial.values)
+    kept = str(trial.checkpoint) if trial.checkpoint else f"its weights are not kept: archtuna train RUN {trial.number}"
+    front = f"all {found.front} networks on the front"
+    if found.left < found.front:
+        front = f"the {found.left} of {found.front} networks on the front that keep the bounds"
+    return [f"trial {trial.number}: {values}", kept, f"{found.why}; chosen from {front}"]
+
+
 def shown(trial: Trial) -> dict[str, Any]:
     """Return what ``archtuna show --json`` prints.
 
@@ -224,7 +293,9 @@ def shown(trial: Trial) -> dict[str, Any]:
     return {
         "number": trial.number, "key": architecture.key, "values": dict(trial.values), "rows": layers(architecture),
         "yaml": architecture.to_yaml(), "state": trial.state, "metrics": dict(trial.metrics), "costs": dict(trial.costs),
-        "recipe": dict(trial.recipe), "decisions": dict(trial.decisions),
+        "recipe": dict(trial.recipe), "decisions": dict(trial.decisions), "runs": trial.runs,
+        "spread": dict(trial.spread) if trial.spread else None, "own": dict(trial.own),
+        "again": [{"seed": run.seed, "metrics": dict(run.metrics), "reason": run.reason} for run in trial.again],
     }  # fmt: skip
 
 
@@ -236,9 +307,17 @@ def show_lines(trial: Trial) -> list[str]:
         lines.append(f"validation, epoch {trial.kept} of {trial.epochs}: {metrics}")
     if trial.checkpoint:
         lines.append(f"checkpoint: {trial.checkpoint}")
+    lines += [_again_line(run) for run in trial.again]
+    if trial.again:
+        lines.append("mean: " + ", ".join(f"{name} {quality(trial, name)}" for name in trial.values))
     searched = {k: v for k, v in trial.decisions.items() if k.startswith("training.")}
     lines += [f"{name}: {_brief(value)}" for name, value in searched.items()]
     return [*lines, "", *layer_lines(trial.architecture)]
+
+
+def _again_line(run: Run) -> str:
+    values = ", ".join(f"{name} {value:.4f}" for name, value in run.metrics.items())
+    return f"again with seed {run.seed}: {values or run.reason}"
 
 
 def block(entry: Block) -> dict[str, Any]:

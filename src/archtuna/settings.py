@@ -46,6 +46,7 @@ class SearchSettings:
         workers: processes on this machine.
         sampler: known-costs, or one of Optuna's: tpe, nsga2, nsga3, gp, qmc, random.
         seed: of the sampler; the recipe has the seed of training.
+        repeats: runs with other seeds that each network of the front gets afterwards, or null for none.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
@@ -53,6 +54,7 @@ class SearchSettings:
     workers: Annotated[int, Bounds(1, 256)] = 1
     sampler: str = "known-costs"
     seed: Annotated[int, Bounds(0, 2**31)] = 0
+    repeats: Annotated[int, Bounds(1, 1000)] | None = None
 
 
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +25,11 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.errors import StudyError
-from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of
-from archtuna.objective import Objective, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.ledger import COUNTED, Ledger, is_feasible, nondominated, result_of, state_of
+from archtuna.objective import Objective, hypervolume, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.repeats import Run, conditions_of, read_runs, results, samples
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
+from archtuna.selection import Bound, Option, pick
 from archtuna.spec import Spec, check_versions, space_of
 from archtuna.storage import (
     Attr,
@@ -61,7 +64,11 @@ class Trial:
         number: the trial's number, unique in the study.
         state: ``complete``; ``stopped`` early; ``refused`` before training; ``failed``; ``running``; ``waiting`` to be taken
             up again; ``duplicate`` of another trial, counted nowhere.
-        values: objective values by name; empty unless complete.
+        values: objective values by name; empty unless complete. Where the network was trained again with other seeds, its
+            qualities are the means of those runs: the own run is not among them, because it was chosen for its value, and
+            what is chosen as the best of many is better than it would be again.
+        own: the values of the own run, by which samplers go and which its checkpoint has.
+        again: the runs with other seeds.
         metrics: on the validation pictures, at the kept epoch.
         costs: known before training.
         key: the architecture's, or None where there is none.
@@ -93,8 +100,27 @@ class Trial:
     recipe: Mapping[str, Any]
     feasible: bool = True
     reused: Mapping[str, Any] | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
+    again: tuple[Run, ...] = ()
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
+
+    @property
+    def repeats(self) -> int:
+        """How many runs with other seeds have a value."""
+        return sum(run.state == "complete" for run in self.again)
+
+    @property
+    def runs(self) -> int:
+        """How many trainings ``values`` are the means of."""
+        return max(1, self.repeats)
+
+    @cached_property
+    def spread(self) -> Mapping[str, float] | None:
+        """Sample standard deviation of each quality over the runs with other seeds, or None where there are not two."""
+        if self.repeats < 2:
+            return None
+        return {name: statistics.stdev(values) for name, values in samples(self.again, self.own).items()}
 
     @cached_property
     def architecture(self) -> Architecture:
@@ -108,11 +134,29 @@ class Trial:
         return Architecture.from_dict(json.loads(self._architecture))
 
 
+@dataclass(frozen=True)
+class Picked:
+    """A network that was chosen from the front.
+
+    Attributes:
+        trial: the network's.
+        why: one line for people.
+        left: how many networks of the front keep the bounds.
+        front: how many there are.
+    """
+
+    trial: Trial
+    why: str
+    left: int
+    front: int
+
+
 def trials_to_keep(points: np.ndarray, numbers: Sequence[int], near: int) -> set[int]:
     """Return the trials whose checkpoints are kept: the front, and the ``near`` nearest behind it.
 
     What is dominated never returns to the front, so deciding on an older view of the study deletes nothing that a newer
-    one would keep on it.
+    one would keep on it. Only means of further runs can bring a network back; one without weights then keeps those of its
+    first.
 
     Args:
         points: complete and feasible trials × objectives, smaller is better.
@@ -158,6 +202,7 @@ class Study:
         self.limits = tuple(limit_of(text) for text in spec.limits)
         self.ledger = Ledger(study, self.objectives)
         self._in_order: tuple[list[int], list[int]] = ([], [])
+        self._repeated_front: set[int] | None = None
         self.storage_url = redact(storage) if isinstance(storage, str) else None
         if storage is None or isinstance(storage, str):
             # Connections end with the study, however its user lets go of it; a storage of the user's own is the user's.
@@ -264,7 +309,8 @@ class Study:
         """Return every trial, by number."""
         self.ledger.refresh()
         kept = {int(path.stem): path for path in self.checkpoints()}
-        return [self._trial(trial, kept.get(trial.number)) for trial in self.ledger.trials]
+        again = self._again()
+        return [self._trial(trial, kept.get(trial.number), again.get(trial.number, ())) for trial in self.ledger.trials]
 
     def candidate(self, number: int) -> Trial:
         """Return one trial.
@@ -277,25 +323,31 @@ class Study:
         if not 0 <= number < count:
             hint = f"the study has trials 0 to {count - 1}" if count else "the study has no trials yet"
             raise StudyError(f"no trial {number}", hint=hint)
-        return self._found(number)
+        return self._found(number, self._again().get(number, ()))
 
     def front(self) -> list[Trial]:
         """Return the complete trials within the limits that no other dominates, sorted by the first cost.
 
-        A network that is there twice, because training values are searched too, is shown once, with its better quality.
+        Where networks were trained again with other seeds, their means are compared. A network that is there twice, because
+        training values are searched too, is shown once, with its better quality.
         """
         self.ledger.refresh()
-        return [self._found(number) for number in self.front_numbers()]
+        means = self._means()
+        if means is None:
+            return [self._found(number) for number in self.front_numbers()]
+        again, best = self._again(), nondominated(means)
+        numbers = [number for number, is_best in zip(self.ledger.numbers, best, strict=True) if is_best]
+        return [self._found(number, again.get(number, ())) for number in self._sorted_front(numbers, means[best])]
 
     def front_numbers(self) -> list[int]:
         """Return the numbers of the front's trials in the order of ``front``, as of the ledger's last refresh."""
         known = self.ledger.front.numbers
         if self._in_order[0] is not known:
-            self._in_order = known, self._sorted_front(known)
+            self._in_order = known, self._sorted_front(known, self.ledger.front.points)
         return list(self._in_order[1])
 
-    def _sorted_front(self, numbers: Sequence[int]) -> list[int]:
-        points = dict(zip(numbers, self.ledger.front.points.tolist(), strict=True))
+    def _sorted_front(self, numbers: Sequence[int], rows: np.ndarray) -> list[int]:
+        points = dict(zip(numbers, rows.tolist(), strict=True))
         quality = next(i for i, o in enumerate(self.objectives) if o.kind == "quality")
         cost = next((i for i, o in enumerate(self.objectives) if o.kind == "cost"), 0)
         best: dict[str | None, int] = {}
@@ -309,21 +361,56 @@ class Study:
         Raises:
             StudyError: the front is empty.
         """
+        return self.pick(knee=True).trial
+
+    def pick(
+        self,
+        *,
+        best: str | None = None,
+        max: Mapping[str, float] | None = None,
+        min: Mapping[str, float] | None = None,
+        knee: bool = False,
+        within_one_se: bool = False,
+        smallest: str | None = None,
+    ) -> Picked:
+        """Choose one network of the front, by default the best by the first quality.
+
+        Args:
+            best: what it is to be best at, an objective or a cost.
+            max, min: bounds that it must keep, by objective or cost: ``max={"params": 300_000}``.
+            knee: choose the one nearest to the ideal instead, each objective scaled over those that keep the bounds.
+            within_one_se: choose the smallest within one standard error of the best instead (Breiman et al. 1984).
+            smallest: the cost that makes a network small, by default the first among the objectives.
+
+        Raises:
+            StudyError: the front is empty, or none of it keeps the bounds, or the standard error is not known.
+            SpecError: an unknown name.
+        """
         front = self.front()
-        if not front:
-            raise StudyError("the front is empty: no trial is complete")
-        return front[knee(self._points(front))]
+        bounds = [Bound(name, "<=", value) for name, value in (max or {}).items()]
+        bounds += [Bound(name, ">=", value) for name, value in (min or {}).items()]
+        options = [Option(t.number, {**t.values, **t.costs}, t.runs, t.spread) for t in front]
+        chosen = pick(
+            options, self.objectives, best=best, bounds=bounds, knee=knee, within_one_se=within_one_se, smallest=smallest,
+            pictures=self.spec.data.get("validation"),
+        )  # fmt: skip
+        return Picked(front[chosen.index], chosen.why, chosen.left, len(front))
 
     def hypervolume(self, *, read: bool = True) -> float:
         """Return the share of the box between the study's reference and the ideal that its trials dominate, 0 to 1.
 
+        Values are those of ``front``, so it may fall when a network is trained again and was lucky the first time.
+
         Args:
-            read: whether to read first what is new in the study.
+            read: whether to read first what is new in the study and its repeats; without it trials have their own values.
         """
-        if read:
-            self.ledger.refresh()
         pairs = np.array([self.spec.reference[o.name] for o in self.objectives])
         ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        if read:
+            self.ledger.refresh()
+            means = self._means()
+            if means is not None:
+                return hypervolume(means, ideal, worst)
         return self.ledger.front.hypervolume(ideal, worst) if self.ledger.numbers else 0.0
 
     def counts(self) -> dict[str, int]:
@@ -334,17 +421,37 @@ class Study:
     def _points(self, trials: Sequence[Trial]) -> np.ndarray:
         return oriented([[trial.values[o.name] for o in self.objectives] for trial in trials], self.objectives)
 
-    def _found(self, number: int) -> Trial:
-        path = self.checkpoint_path(number)
-        return self._trial(self.ledger.trials[number], path if path.exists() else None)
+    def _again(self) -> dict[int, list[Run]]:
+        return results(read_runs(self.optuna._storage, self.name))
 
-    def _trial(self, trial: FrozenTrial, checkpoint: Path | None) -> Trial:
+    def _means(self) -> np.ndarray | None:
+        """Return the ledger's points with means in the rows of networks that were repeated; None where none was."""
+        again = self._again()
+        if not again:
+            return None
+        points = self.ledger.points.copy()
+        for row, number in enumerate(self.ledger.numbers):
+            if number in again:
+                points[row] = self._points([self._trial(self.ledger.trials[number], None, again[number])])
+        return points
+
+    def _found(self, number: int, again: Sequence[Run] = ()) -> Trial:
+        path = self.checkpoint_path(number)
+        return self._trial(self.ledger.trials[number], path if path.exists() else None, again)
+
+    def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result = trial.user_attrs, result_of(trial)
+        own = dict(zip(self.spec.objectives, trial.values or (), strict=False))
+        if again:
+            conditions = conditions_of(self.spec, attrs.get(Attr.KEY), attrs.get(Attr.RECIPE, {}))
+            again = [run for run in again if run.wanted.conditions == conditions]
         worker = attrs.get(Attr.WORKER) or {}
         return Trial(
             number=trial.number,
             state=state_of(trial),
-            values=dict(zip(self.spec.objectives, trial.values or (), strict=False)),
+            values=own | {name: statistics.fmean(values) for name, values in samples(again, own).items()},
+            own=own,
+            again=tuple(again),
             metrics=result["metrics"],
             costs=attrs.get(Attr.COSTS, {}),
             key=attrs.get(Attr.KEY),
@@ -386,12 +493,12 @@ class Study:
             near: how many behind the front are kept.
             read: whether to read first what is new in the study.
         """
-        if read:
-            self.ledger.refresh()
+        if read or self._repeated_front is None:
+            self._repeated_front = {trial.number for trial in self.front()}
         # A trial that began after the last read may have its weights already.
         paths = {int(path.stem): path for path in self.checkpoints() if int(path.stem) < len(self.ledger.trials)}
         open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}
-        in_question = set(paths) - open_ones - set(self.ledger.front.numbers)
+        in_question = set(paths) - open_ones - set(self.ledger.front.numbers) - self._repeated_front
         gone = in_question and in_question - trials_to_keep(self.ledger.points, self.ledger.numbers, near)
         for number in gone:
             paths[number].unlink(missing_ok=True)  # Another worker may have been first.

@@ -612,6 +612,11 @@ class _EventLog(logging.Handler):
 
 def main() -> int:
     """Be one of several workers."""
+    return serve(_work)
+
+
+def serve(work: Callable[[Mapping[str, Any], OnEvent, Stop], str]) -> int:
+    """Be told by standard input what to do, do it, and write events and why it ended to standard output."""
     message = json.loads(sys.stdin.readline())
     # Whatever else writes to standard output, such as a print in somebody's block, must not fall among the events.
     stream = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -630,7 +635,7 @@ def main() -> int:
     with stop.on_signals():
         threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
-            emit({"event": "done", "reason": _work(message, emit, stop)})
+            emit({"event": "done", "reason": work(message, emit, stop)})
         except ArchtunaError as error:
             emit({"event": "error", "message": str(error)})
         except Interrupted:
@@ -649,18 +654,24 @@ def _end_with_parent(grace: float = 20.0) -> None:
 
 
 def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    with opened(message) as (study, evaluator, orders):
+        sampler = message["sampler"]
+        if isinstance(sampler, dict):
+            sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
+        return Worker(study, evaluator, orders, emit, stop, sampler).run()
+
+
+@contextlib.contextmanager
+def opened(message: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]:
+    """Open what a worker was told to work on."""
     sys.path[:0] = [path for path in message["path"] if path not in sys.path]
     import_blocks(message["imports"])
     orders = Orders(**message["orders"])
     with storage_errors_named(default_url()), Study.open(message["run"]) as study:
-        data = study.data()
+        data = study.data(message.get("data"))
         if data.fingerprint != study.spec.data["fingerprint"]:
             raise DataError(f"the pictures of {data.source} changed since the study was made")
-        sampler = message["sampler"]
-        if isinstance(sampler, dict):
-            sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
-        evaluator = evaluator_for(study, data, study.split(data), _with_device(orders), message["evaluator"])
-        return Worker(study, evaluator, orders, emit, stop, sampler).run()
+        yield study, evaluator_for(study, data, study.split(data), _with_device(orders), message["evaluator"]), orders
 
 
 def _with_device(orders: Orders) -> Orders:

@@ -1,0 +1,328 @@
+"""One worker of the repeats: the networks of the front, trained again with other seeds until all of it have their runs.
+
+Killed at any moment, it loses the run that it was in, which the next start takes up again. ``python -m archtuna.repeater`` is
+one of several, told what to do as ``archtuna.worker`` is.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
+from archtuna.evaluate import Evaluator, Progress
+from archtuna.objective import Objective, oriented, pareto_ranks
+from archtuna.recipe import Recipe
+from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
+from archtuna.space import Candidate
+from archtuna.storage import Attr, storage_errors_named, with_retries
+from archtuna.study import Study, Trial
+from archtuna.worker import (
+    DEATHS,
+    Event,
+    Interrupted,
+    OnEvent,
+    Orders,
+    Stop,
+    evaluator_for,
+    is_dead,
+    opened,
+    serve,
+    this_worker,
+)
+
+if TYPE_CHECKING:
+    from archtuna.data import Data
+
+SEEDS = 2**31
+"""As many seeds as a recipe may have."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is to be trained again.
+
+    Attributes:
+        seeds: runs that each network is to have.
+        numbers: trials, or None for the front.
+    """
+
+    seeds: int
+    numbers: Sequence[int] | None = None
+
+
+# --- decisions ---------------------------------------------------------------------------------------
+
+
+def seeds_of(trial: Trial, seeds: int) -> list[int]:
+    """Return the seeds of a trial's runs: those after its own."""
+    own = int(trial.recipe.get("seed", 0))
+    return [(own + 1 + i) % SEEDS for i in range(seeds)]
+
+
+def lacking(trial: Trial, seeds: int) -> list[int]:
+    """Return the seeds with which a trial has no result yet."""
+    done = {run.seed for run in trial.again}
+    return [seed for seed in seeds_of(trial, seeds) if seed not in done]
+
+
+def contenders(trials: Sequence[Trial], objectives: Sequence[Objective], seeds: int) -> list[Trial]:
+    """Return the networks that are on the front, or may be when they have their runs.
+
+    A network that lacks runs counts with the better of its own run and of the mean so far. So one that came onto the front by
+    luck is found out when it has its runs, those that it hid come forward and get theirs; and when none of these lacks a
+    run, they are the front by means.
+
+    Args:
+        trials: of the study.
+        objectives: of the study.
+        seeds: runs that each network is to have.
+    """
+    done = [trial for trial in trials if trial.state == "complete" and trial.feasible]
+    points = oriented([[_hoped(trial, o, seeds) for o in objectives] for trial in done], objectives)
+    return [trial for trial, rank in zip(done, pareto_ranks(points), strict=True) if rank == 0]
+
+
+def _hoped(trial: Trial, objective: Objective, seeds: int) -> float:
+    mean = trial.values[objective.name]
+    return min(mean, trial.own[objective.name], key=lambda v: objective.sign * v) if lacking(trial, seeds) else mean
+
+
+def runs_to_do(trials: Sequence[Trial], seeds: int) -> list[tuple[Trial, int]]:
+    """Return trials and seeds without a result: every trial's first run before any trial's second."""
+    places = [
+        (seeds_of(trial, seeds).index(seed), i) for i, trial in enumerate(trials) for seed in lacking(trial, seeds)
+    ]
+    return [(trials[i], seeds_of(trials[i], seeds)[place]) for place, i in sorted(places)]
+
+
+# --- one worker --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Task:
+    trial: Trial
+    wanted: Wanted
+    claim: int
+
+
+@dataclass
+class Repeater:
+    """One process that trains networks again.
+
+    Attributes:
+        study: the search's.
+        evaluator: how candidates get their values.
+        again: what to do.
+        emit: told of each event.
+        stop: whether a stop was asked for.
+    """
+
+    study: Study
+    evaluator: Evaluator
+    again: Again
+    emit: OnEvent
+    stop: Stop
+    _front: list[int] = field(default_factory=list, init=False)
+
+    def run(self) -> str:
+        """Work until nothing is left to do, and return why: ``repeats`` or ``interrupted``.
+
+        Raises:
+            StudyError: an error in somebody's code, or the storage stayed away.
+        """
+        self.me = this_worker()
+        with storage_errors_named():
+            self.repeats = with_retries(partial(Repeats, self.study.optuna), what="open the repeats")
+            self._front = [trial.number for trial in self.study.front()]
+            while not self.stop.requested:
+                task = with_retries(self._take, what="begin a repeat")
+                if task is None:
+                    return "repeats"
+                self._repeat(task)
+        return "interrupted"
+
+    def _take(self) -> _Task | None:
+        """Claim a run that is free; None where none is left."""
+        while True:
+            self.repeats.clear(is_dead, self.me)
+            free = self._free()
+            for trial, wanted in free:
+                claim = self.repeats.claim(wanted, self.me)
+                if claim is not None:
+                    return _Task(trial, wanted, claim)
+            if not free:
+                return None
+
+    def _free(self) -> list[tuple[Trial, Wanted]]:
+        trials = self.study.trials()
+        if self.again.numbers is None:
+            trials = contenders(trials, self.study.objectives, self.again.seeds)
+        else:
+            trials = [trial for trial in trials if trial.number in self.again.numbers]
+        claims = by_run(self.repeats.runs())
+        todo = [(trial, self._wanted(trial, seed)) for trial, seed in runs_to_do(trials, self.again.seeds)]
+        return [(trial, wanted) for trial, wanted in todo if holder(claims.get(wanted, ())) is None]
+
+    def _wanted(self, trial: Trial, seed: int) -> Wanted:
+        return Wanted(trial.number, seed, conditions_of(self.study.spec, trial.key, trial.recipe))
+
+    def _repeat(self, task: _Task) -> None:
+        try:
+            self._check_deaths(task.wanted)
+            progress = self._train(task)
+        except Interrupted:
+            self._release(task)
+            self.emit({"event": "handed-back", "number": task.trial.number, "seed": task.wanted.seed})
+        except (TrialError, ShapeError) as error:
+            self._fail(task, f"{getattr(error, 'reason', 'shape')}: {error.message}")
+        except ArchtunaError:
+            self._release(task)
+            raise
+        except Exception as error:
+            self._release(task)
+            raise StudyError(
+                f"trial {task.trial.number} with seed {task.wanted.seed} ended in {type(error).__name__}: {error}"
+            ) from error
+        else:
+            self._record(task, progress)
+
+    def _check_deaths(self, wanted: Wanted) -> None:
+        died = with_retries(lambda: deaths(self.repeats.runs(), wanted), what="read the repeats")
+        if died >= DEATHS:
+            raise TrialError(f"{died} workers died while they trained it", reason="died")
+
+    def _release(self, task: _Task) -> None:
+        with_retries(partial(self.repeats.end, task.claim), what=f"give trial {task.trial.number} up")
+
+    def _train(self, task: _Task) -> Progress:
+        """Train to the end, or raise Interrupted."""
+        trial, seed = task.trial, task.wanted.seed
+        recipe = Recipe(**trial.recipe) if trial.recipe else self.study.space().candidate(trial.decisions).recipe
+        candidate = Candidate(trial.architecture, recipe.replace(seed=seed), trial.decisions)
+        named = {"number": trial.number, "seed": seed}
+        self.emit({"event": "repeat", **named, "costs": dict(trial.costs), "epochs": recipe.epochs})
+        epochs, last = iter(self.evaluator.evaluate(candidate)), None
+        while True:
+            with self.stop.interruptible():
+                progress = next(epochs, None)
+            if progress is None:
+                break
+            last = progress
+            told = {"epoch": last.epoch, "epochs": last.epochs, "metrics": dict(last.metrics), "seconds": last.seconds}
+            self.emit({"event": "epoch", **named, **told})
+        if last is None:
+            raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
+        return last
+
+    def _record(self, task: _Task, progress: Progress) -> None:
+        number, seed = task.trial.number, task.wanted.seed
+        known = {**task.trial.costs, **progress.best}
+        values = {o.name: float(known[o.name]) for o in self.study.objectives}
+        path = self.study.checkpoint_path(number)
+        if progress.save and not path.exists():
+            # It was far behind the front once, and its weights were not kept.
+            progress.save(path, {"study": self.study.name, "number": number, "values": values, "seed": seed})
+        attrs = {
+            Attr.METRICS: dict(progress.best),
+            Attr.EPOCHS: {"trained": progress.epoch, "kept": progress.kept},
+            Attr.SECONDS: progress.seconds,
+        }
+        what = f"record trial {number} with seed {seed}"
+        with_retries(partial(self.repeats.complete, task.claim, list(values.values()), attrs), what=what)
+        with_retries(partial(self._tell, task, values, progress.seconds), what="read the front")
+
+    def _fail(self, task: _Task, reason: str) -> None:
+        number, seed = task.trial.number, task.wanted.seed
+        with_retries(partial(self.repeats.fail, task.claim, reason), what=f"record trial {number} with seed {seed}")
+        self.emit({"event": "repeat-failed", "number": number, "seed": seed, "reason": reason})
+
+    def _tell(self, task: _Task, values: Mapping[str, float], seconds: float) -> None:
+        trial = self.study.candidate(task.trial.number)
+        told = {
+            "number": trial.number, "seed": task.wanted.seed, "values": dict(values), "seconds": seconds,
+            "mean": dict(trial.values), "spread": dict(trial.spread) if trial.spread else None, "runs": trial.runs,
+        }  # fmt: skip
+        self.emit({"event": "repeated", **told})
+        front = [one.number for one in self.study.front()]
+        if front != self._front:
+            self._front = front
+            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume()})
+
+
+# --- all of them -------------------------------------------------------------------------------------
+
+
+def check_again(study: Study, again: Again) -> None:
+    """Refuse what cannot be trained again.
+
+    Raises:
+        StudyError: no seeds, a trial that is not there or was not evaluated in full, or an empty front.
+    """
+    if again.seeds < 1:
+        raise StudyError(f"{again.seeds} seeds", hint="at least 1")
+    for trial in map(study.candidate, again.numbers or ()):
+        if trial.state != "complete":
+            raise StudyError(f"trial {trial.number} was not evaluated in full: it is {trial.state}")
+    if again.numbers is None and not study.front():
+        raise StudyError("the front is empty: no trial is complete")
+
+
+def train_again(
+    study: Study,
+    again: Again,
+    data: Data,
+    evaluator: Any,
+    orders: Orders,
+    emit: OnEvent,
+    crew: Callable[[Mapping[str, Any]], str],
+) -> str:
+    """Train again what is asked for, and return why that ended: ``repeats`` or ``interrupted``.
+
+    Args:
+        study: the search's.
+        again: what to do.
+        data: the study's pictures.
+        evaluator: what stands in for training, or None.
+        orders: how many workers, and where to train.
+        emit: told of each event.
+        crew: starts several workers, told so beside their orders, and returns why they ended.
+    """
+    emit(_start_event(study, again, orders))
+    if orders.workers == 1:
+        stop, made = Stop(), evaluator_for(study, data, study.split(data), orders, evaluator)
+        with stop.on_signals():
+            reason = Repeater(study, made, again, emit, stop).run()
+    else:
+        reason = crew({"again": asdict(again), "data": data.source})
+    study.sweep(orders.near)
+    return "interrupted" if reason == "interrupted" else "repeats"
+
+
+def _start_event(study: Study, again: Again, orders: Orders) -> Event:
+    front = study.front()
+    return {
+        "event": "repeats",
+        "name": study.name,
+        "folder": str(study.folder),
+        "objectives": {o.name: o.direction for o in study.objectives},
+        "seeds": again.seeds,
+        "numbers": None if again.numbers is None else list(again.numbers),
+        "workers": orders.workers,
+        "counts": study.counts(),
+        "front": [trial.number for trial in front],
+        "values": {str(trial.number): dict(trial.values) for trial in front},
+        "hypervolume": study.hypervolume(),
+    }
+
+
+def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    with opened(message) as (study, evaluator, _):
+        return Repeater(study, evaluator, Again(**message["again"]), emit, stop).run()
+
+
+if __name__ == "__main__":
+    sys.exit(serve(_work))
