@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import archtuna
+from archtuna import Recipe
 
 PARTS = ("loader", "layout", "workers", "stopping", "sampler", "dedup")
 OBJECTIVES = ("f1", "loss", "accuracy", "params")
@@ -54,8 +55,6 @@ def arguments_of(off: Collection[str], seed: int) -> dict[str, Any]:
         from optuna.samplers import TPESampler
 
         found["sampler"] = TPESampler(seed=seed)
-    if "dedup" in off:
-        _check_dedup()
     if {"loader", "dedup"} & set(off):
         found["evaluator"] = "classic_ours:evaluator"
     return found
@@ -65,13 +64,6 @@ def stopping_off() -> dict[str, Any]:
     if "stopping" not in inspect.signature(archtuna.search).parameters:
         raise LookupError("the search has no argument 'stopping'")
     return {"stopping": False}
-
-
-def _check_dedup() -> None:
-    from archtuna import sampler
-
-    if not hasattr(sampler, "evaluation_of"):
-        raise LookupError("the search does not recognise networks by sampler.evaluation_of")
 
 
 def missing(off: Collection[str]) -> str | None:
@@ -103,17 +95,22 @@ def __getattr__(name: str) -> Any:
     """Make ``evaluator`` when a worker asks for it: the search's own, with parts switched off."""
     if name != "evaluator":
         raise AttributeError(name)
-    from archtuna import Study, sampler, worker
+    from archtuna import Study, worker
 
     off = os.environ[OFF].split(",")
     if "dedup" in off:
-        sampler.evaluation_of = lambda *_: uuid.uuid4().hex[:16]
+        recognise_nothing()
     with Study.open(os.environ[RUN]) as study:
         data = study.data()
         made = worker.evaluator_for(study, data, study.split(data), worker.Orders(), None)
     if "loader" in off:
         made._batches = functools.partial(_classic_batches, made, Path(data.source))
     return made
+
+
+def recognise_nothing() -> None:
+    """Let no training be known from an earlier one, in this process: what names a training is its network and its recipe."""
+    Recipe.key = property(lambda _: uuid.uuid4().hex[:16])  # type: ignore[method-assign]
 
 
 def _classic_batches(made: Any, pictures: Path, architecture: Any, recipe: Any, model: Any) -> tuple[Any, Any, Any]:

@@ -10,6 +10,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+import archtuna as at
+from archtuna import Recipe
 from pictures import folder
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -120,6 +122,20 @@ def test_each_part_can_be_switched_off(ours):
     assert ours.arguments_of([], 0) == {"workers": 2}
     assert ours.arguments_of(["workers"], 0) == {"workers": 1}
     assert ours.arguments_of(["loader"], 0)["evaluator"] == "classic_ours:evaluator"
+
+
+def test_without_dedup_a_space_of_two_networks_is_gone_through_again_and_again(ours, tmp_path, monkeypatch):
+    rows = "[[1, Conv, [8|16, 3]], [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [10]]]"
+    space = f"input_channel: 1\ninput_size: 8\nbackbone: {rows}\n"
+
+    def trained(name):
+        run = at.search(space, "digits", out=tmp_path / name, trials=5, evaluator=lambda _: {"f1": 0.5, "loss": 1.0})
+        return run.counts()["complete"]
+
+    assert trained("with") == 2
+    monkeypatch.setattr(Recipe, "key", Recipe.key)  # Put back at the end.
+    ours.recognise_nothing()
+    assert trained("without") == 5
 
 
 @pytest.mark.slow
