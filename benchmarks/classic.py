@@ -288,6 +288,9 @@ def conditions(record: Mapping[str, Any]) -> str:
 
 
 def report(path: Path, record: Mapping[str, Any]) -> None:
+    both = [{run["seed"] for run in record["runs"] if run["arm"] == arm} for arm in (CLASSIC, OURS)]
+    if not set.intersection(*both):
+        raise SystemExit("nothing to compare yet: no seed was run both by classic and by ours")
     text = table(record, conditions(record))
     path.with_suffix(".md").write_text(text, encoding="utf-8")
     path.with_suffix(".svg").write_text(picture(record), encoding="utf-8")
@@ -306,7 +309,7 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, help="take at most so many pictures")
     parser.add_argument("--size", type=int, default=32, help="side of the input in pixels")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--trials", type=int, default=25, help="of the classic way")
+    parser.add_argument("--trials", type=int, default=20, help="of the classic way")
     parser.add_argument("--classic-time", type=float, default=420, help="seconds after which it begins no trial")
     parser.add_argument("--time", type=float, default=120, help="seconds that ours has")
     parser.add_argument("--limit", type=int, default=500_000, help="parameters at which a network counts nothing")

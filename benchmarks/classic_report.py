@@ -153,13 +153,11 @@ def _introduction(settings: Mapping[str, Any]) -> list[str]:
 
 def _verdict(scores: Scores) -> str:
     shares = scores.shares(OURS)
-    if not shares:
-        return "There are no seeds yet that both have run."
     median = statistics.median(shares)
     outcome = "met" if median <= BAR else "missed"
     return (
-        f"**Ours has the classic way's last hypervolume after {_share(median, scores.longest(OURS))} of its time** (median of "
-        f"{len(shares)} seeds); the bar of {BAR:g} is {outcome}."
+        f"**Ours has the classic way's last hypervolume after {_share(median, scores.longest(OURS))} of its time** (median, "
+        f"n = {len(shares)} seeds); the bar of {BAR:g} is {outcome}."
     )
 
 

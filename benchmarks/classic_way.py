@@ -1,6 +1,6 @@
 """The classic way to search, as users of the format write it around Optuna; ``classic.py`` measures it.
 
-    python benchmarks/classic_way.py SPACE PICTURES OUT [--trials 25] [--time 360] [--seed 0]
+    python benchmarks/classic_way.py SPACE PICTURES OUT [--trials 20] [--time 420] [--seed 0]
 
 Four objectives (loss, F1, accuracy, parameters) and Optuna's default sampler for them, a timeout in seconds, one process,
 every trial trained in full, nothing remembered of earlier trials. Pictures are opened by Pillow each time that they are
@@ -163,8 +163,8 @@ def main() -> None:
     parser.add_argument("space", type=Path)
     parser.add_argument("pictures", type=Path, help="a folder with train and val, each a folder of class folders")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--trials", type=int, default=25)
-    parser.add_argument("--time", type=float, default=360)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--time", type=float, default=420)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
