@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -129,6 +130,29 @@ def test_every_worker_and_every_start_draws_otherwise() -> None:
     assert len(seeds) == 8
     assert seed_of(0, 1, 2) == seed_of(0, 1, 2)
     assert seed_of(None, 1, 2) is None
+
+
+def test_what_an_older_version_evaluated_is_not_evaluated_again() -> None:
+    space = SearchSpace.read(TWO)
+    proposer = make(TWO)
+    old = evaluate(proposer, 1)[0]
+    trial_id = proposer.study.trials[0]._trial_id
+    claim = hashlib.sha256(f"{old.candidate.architecture.key}:{old.candidate.recipe.key}".encode()).hexdigest()[:16]
+    proposer.study._storage._get_trial(trial_id).user_attrs[Attr.EVALUATION] = claim  # type: ignore[attr-defined]
+    assert proposer.study.trials[0].user_attrs[Attr.EVALUATION] == claim
+    assert evaluate(proposer, 1)[0].candidate.architecture.key != old.candidate.architecture.key
+    with pytest.raises(Exhausted):
+        proposer.propose(ask(proposer.study, ME))
+    assert space.size == 2
+
+
+def test_networks_that_are_equal_in_another_spelling_are_proposed_once() -> None:
+    spellings = TWO.replace("  - [1, GlobalAvgPool, []]", "  - [1|2|3, Identity, []]\n  - [1, GlobalAvgPool, []]")
+    assert SearchSpace.read(spellings).size == 6
+    proposer = make(spellings)
+    assert len({p.candidate.architecture.key for p in evaluate(proposer, 2)}) == 2
+    with pytest.raises(Exhausted):
+        proposer.propose(ask(proposer.study, ME))
 
 
 def test_evaluations_differ_by_network_and_by_training() -> None:

@@ -38,9 +38,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archtuna.architecture import Architecture, Scalar
 from archtuna.choice import Choice
+from archtuna.claims import evaluation_in, evaluation_of
 from archtuna.errors import ShapeError, StudyError, nearest
 from archtuna.objective import Limit, Objective, oriented, pareto_ranks
-from archtuna.recipe import Recipe
 from archtuna.space import Candidate, SearchSpace
 from archtuna.storage import ERROR_CONSTRAINT, Attr
 
@@ -66,11 +66,6 @@ class GaveWay(Exception):
 
 class Refused(Exception):
     """A network that was asked for by name cannot be tried; ``str`` says why."""
-
-
-def evaluation_of(architecture: Architecture, recipe: Recipe) -> str:
-    """Return 16 hexadecimal digits for "this network trained this way", the identity of never evaluating twice."""
-    return hashlib.sha256(f"{architecture.key}:{recipe.key}".encode()).hexdigest()[:16]
 
 
 # --- choices as Optuna's distributions ------------------------------------------------------------
@@ -372,9 +367,9 @@ class Proposer:
     def _known(self, trial: optuna.Trial) -> dict[str, int]:
         """Return the number of the trial that has each evaluation: done, refused, running or waiting."""
         return {
-            t.user_attrs[Attr.EVALUATION]: t.number
+            evaluation: t.number
             for t in self.study.get_trials(deepcopy=False)
-            if t.state != TrialState.FAIL and t.number != trial.number and Attr.EVALUATION in t.user_attrs
+            if t.state != TrialState.FAIL and t.number != trial.number and (evaluation := evaluation_in(t.user_attrs))
         }
 
     # draws
