@@ -1,6 +1,8 @@
+import itertools
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -343,15 +345,17 @@ def are_equal(one, other):
     return all(torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True) for a, b in pairs)
 
 
-SPACES = {name: starter(space=name, classes=4, input_size=32) for name in spaces()}
-EDITS = dict.fromkeys(SPACES, 80) | {"everything": 240, "small": 120, "graph": 160}
+SPACES = {name: SearchSpace.read(starter(space=name, classes=4, input_size=32)) for name in spaces()}
+SPACES |= {
+    f"test {name}": SearchSpace.read(text, input_size=32 if name == "classic" else None) for name, text in ALL.items()
+}
+EDITS = dict.fromkeys(SPACES, 60) | {"test everything": 260, "test small": 150, "test graph": 170}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_changes_the_key_exactly_when_it_changes_the_network(name):
-    space = SearchSpace.read({**SPACES, **ALL}[name])
-    rng = random.Random(name)
+    space, rng = SPACES[name], random.Random(name)
     for _ in range(EDITS[name]):
         try:
             one, other = edited(space, rng)
@@ -363,8 +367,7 @@ def test_an_edit_changes_the_key_exactly_when_it_changes_the_network(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EDITS)
 def test_a_spelling_with_rows_that_do_nothing_has_the_key_of_the_network(name):
-    space = SearchSpace.read({**SPACES, **ALL}[name])
-    rng = random.Random(name)
+    space, rng = SPACES[name], random.Random(name)
     for _ in range(20):
         try:
             architecture = space.random(rng).architecture
@@ -388,3 +391,39 @@ def padded(architecture, rng):
         rows += [rng.choice(kinds)] * rng.choice([0, 1, 2])
         places[index] = len(rows) - 1
     return Architecture(tuple(rows), architecture.input_channels, architecture.input_size)
+
+
+OPERATIONS = {
+    "conv1": Row("Conv", {**CONVOLUTION, "kernel": 1, "padding": 0}),
+    "conv3": Row("Conv", CONVOLUTION),
+    "pool": Row("AvgPool", {"kernel": 3, "stride": 1, "padding": 1, "ceil_mode": False, "count_include_pad": False}),
+    "skip": Row("Identity"),
+}
+
+
+def cell(operations):
+    """A network of one cell of NAS-Bench-201 (Dong & Yang 2020): four nodes, each the sum of what comes from those before it."""
+    rows, nodes, left = [Row("Conv", CONVOLUTION)], [0], iter(operations)
+    for node in range(1, 4):
+        taken = []
+        for source, operation in zip(nodes, itertools.islice(left, node), strict=True):
+            rows.append(replace(OPERATIONS[operation], inputs=(source,)))
+            taken.append(len(rows) - 1)
+        if len(taken) > 1:
+            rows.append(Row("Add", inputs=tuple(taken)))
+        nodes.append(len(rows) - 1)
+    return Architecture((*rows, Row("GlobalAvgPool", {"output_size": 1})), 3, (8, 8))
+
+
+@pytest.mark.slow
+def test_cells_of_one_key_give_the_same_and_cells_of_one_spelling_are_many():
+    found = {}
+    for operations in itertools.product(OPERATIONS, repeat=6):
+        found.setdefault(graph_key(cell(operations)), []).append(operations)
+    assert 1_000 < len(found) < 4**6 - 500
+    several = [cells for cells in found.values() if len(cells) > 1]
+    rng = random.Random(0)
+    for cells in rng.sample(several, 60):
+        one, other = rng.sample(cells, 2)
+        assert cell(one).key != cell(other).key
+        assert_equal_functions(cell(one), cell(other))

@@ -16,7 +16,7 @@ ROWS = [
     ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage", "claims"),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
-    ("costs", "metrics", "data"),
+    ("costs", "metrics", "data", "screen"),
     (
         "space",
         "modelfile",

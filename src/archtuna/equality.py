@@ -6,8 +6,8 @@ order of a depth-first walk from the output that goes to what depends on the pic
 takes. Directly behind what it takes, a block has the same text wherever it stands, so the texts of blocks are remembered and
 that of a chain is their concatenation. How operations are shared out among blocks and rows does not show.
 
-What is not known to be equal is different. So are blocks with code from outside archtuna, unless their names and arguments are
-equal, and the orders in which three outputs are added, whose sums differ in the last digit.
+What is not known to be equal is different: blocks with code from outside archtuna, unless their names and arguments are equal,
+and sums of three or more that are added up in another order, which changes their last digit.
 """
 
 from __future__ import annotations

@@ -46,6 +46,7 @@ class SearchSettings:
         workers: processes on this machine.
         sampler: name of an Optuna sampler.
         seed: of the sampler; the recipe has the seed of training.
+        screen: score of untrained networks by which the first ones of a new study are chosen from a random pool.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
@@ -53,6 +54,7 @@ class SearchSettings:
     workers: Annotated[int, Bounds(1, 256)] = 1
     sampler: str = "tpe"
     seed: Annotated[int, Bounds(0, 2**31)] = 0
+    screen: Literal["none", "synflow", "naswot", "macs"] = "none"
 
 
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}
