@@ -34,11 +34,11 @@ def test_a_recording_has_the_settings_the_weights_and_how_they_begin():
     assert texts == [
         "empty.memory_format [[4]] ",
         "uniform.default [%, -0.25, 0.25] ",
-        "parameter True  %",
+        "parameter True %",
         "input 0",
         "empty.memory_format [[4, 16]] ",
         "uniform.default [%, -0.24999999999999997, 0.24999999999999997] ",
-        "parameter True  %",
+        "parameter True %",
         "t.default [%] ",
         "addmm.default [%, %, %] ",
     ]
@@ -51,6 +51,26 @@ def test_a_recording_has_the_settings_the_weights_and_how_they_begin():
 def test_what_leaves_its_input_as_it_is_is_no_operation(name, arguments):
     found = recorded(name, arguments)
     assert found.output is found.inputs[0]
+
+
+def test_weights_that_are_drawn_where_nothing_shows_are_known_by_their_owner():
+    texts = [step.text for step in reached(recorded("AttentionPool", {"heads": 4}).output)]
+    assert "parameter True AttentionPool.query %" in texts
+    assert texts.count("parameter True %") == len(list(nn.LayerNorm(4).parameters())) + 2 * 2
+
+
+def test_a_divisor_of_ones_own_is_no_identity():
+    settings = {"kernel_size": 1, "stride": None, "padding": 0, "ceil_mode": False, "count_include_pad": True}
+    plain, halved = (recorded("nn.AvgPool2d", {**settings, "divisor_override": n}) for n in (None, 2))
+    assert plain.output is plain.inputs[0]
+    assert halved.output is not halved.inputs[0]
+
+
+def test_recording_draws_no_lots_of_the_process():
+    state = torch.random.get_rng_state()
+    recorded("Dropout", {"p": 0.123})
+    recorded("Conv", {"channels": 24, "kernel": 3, "stride": 1, "padding": 1, "groups": 1, "activation": "RReLU"})
+    assert torch.equal(state, torch.random.get_rng_state())
 
 
 def test_what_changes_its_input_in_place_says_so():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -78,12 +79,9 @@ def recording(module: str, target: object, arguments: Arguments, shapes: tuple[S
     """
     inputs = tuple(Operation(f"input {i}", (), True) for i in range(len(shapes)))
     if not BLOCKS[module].is_foreign:
-        try:
+        # Any class of torch.nn may be a block, and has its own way of saying that it does not run like this.
+        with suppress(Exception):
             return _record(module, dict(arguments), shapes, inputs)
-        except (
-            Exception
-        ):  # Any class of torch.nn may be a block, and have any way of saying that it does not run like this.
-            pass
     return Recording(inputs, Operation(f"{module} {sorted(arguments)}", inputs, True))
 
 
@@ -142,12 +140,13 @@ class _Recorder(TorchDispatchMode):
     def take_weights(self, unit: nn.Module) -> Iterator[Operation]:
         """Mark parameters and buffers as such, and return those that count as weights of a network."""
         for part in unit.modules():
-            # An own class may draw its weights in ways that torch leaves out on the meta device.
-            owner = "" if type(part).__module__.startswith("torch.") else type(part).__qualname__
             for name, x in chain(part.named_parameters(recurse=False), part.named_buffers(recurse=False)):
-                kind = f"parameter {x.requires_grad}" if isinstance(x, nn.Parameter) else "buffer"
-                if not self.get(x).text.startswith(_WEIGHTS):
-                    self.set(x, Operation(f"{kind} {owner and f'{owner}.{name}'} %", (self.get(x),)))
+                made = self.get(x)
+                if not made.text.startswith(_WEIGHTS):
+                    kind = f"parameter {x.requires_grad}" if isinstance(x, nn.Parameter) else "buffer"
+                    # Some ways to draw weights are left out on the meta device; whose they are then stands for them.
+                    owner = "" if made.operands else f"{type(part).__qualname__}.{name} "
+                    self.set(x, Operation(f"{kind} {owner}%", (made,)))
                 if x.is_floating_point():
                     yield self.get(x)
 
@@ -228,7 +227,7 @@ def _changes_nothing(name: str, args: Sequence[Any], results: Sequence[Tensor]) 
     if not results or not args or not isinstance(args[0], Tensor) or args[0].shape != results[0].shape:
         return False
     if name in _POOLS:
-        return all(side == 1 for side in _sides(args[1]))
+        return all(side == 1 for side in _sides(args[1])) and not any(args[6:])
     if name == "mean.dim":
         return all(args[0].shape[axis] == 1 for axis in args[1])
     if name == "constant_pad_nd.default":

@@ -89,8 +89,6 @@ class Builder:
             for _ in range(row.repeat):
                 facts = survey_row(row, shapes, index)
                 self._kinds.add(id(facts))
-                if shapes == (facts.output,):
-                    break  # All further copies are like this one.
                 shapes = (facts.output,)
             if len(self._kinds) > MAX_KINDS:
                 raise ShapeError(f"more than {MAX_KINDS:,} different blocks", row=index)
