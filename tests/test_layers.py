@@ -13,25 +13,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
-    ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage", "claims"),
+    (
+        *("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage", "claims"),
+        *("known_costs", "bench"),
+    ),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
     ("costs", "metrics", "data", "screen"),
     (
-        "space",
-        "modelfile",
-        "kindle",
-        "reader",
-        "wiring",
-        "rows",
-        "choice",
-        "dialect",
-        "model",
-        "equality",
-        "operations",
+        *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
+        *("equality", "operations", "model"),
     ),
     ("blocks",),
-    ("architecture", "recipe", "objective", "settings"),
+    ("architecture", "recipe", "objective", "settings", "improvement", "surrogate", "tables"),
     ("registry", "signature", "document", "files", "errors"),
 ]
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

@@ -149,7 +149,9 @@ def knee(points: np.ndarray) -> int:
     return int(np.argmin(np.linalg.norm(scaled, axis=1)))
 
 
-def hypervolume(points: np.ndarray, ideal: Sequence[float], reference: Sequence[float]) -> float:
+def hypervolume(
+    points: np.ndarray, ideal: Sequence[float] | np.ndarray, reference: Sequence[float] | np.ndarray
+) -> float:
     """Return the share of the box between ``reference`` and ``ideal`` that the points dominate, 0 to 1.
 
     Args:

@@ -1,0 +1,541 @@
+"""Our sampler: model only what training reveals, take the costs as they are.
+
+Optuna's samplers treat every objective as unknown. In architecture search most are not: parameters, multiply-accumulates
+and size follow from the network. ``KnownCostSampler`` fits a Gaussian process to each quality, takes each candidate's costs
+as they are, and proposes the candidate that is expected to enlarge the dominated hypervolume most (the grey-box view of
+Astudillo & Frazier 2022, section 3, with the improvement of ``improvement``). Candidates are changed networks of the front
+and random ones. The first networks are spread over the range of costs; some later ones are drawn at random, and some are
+changed networks of the front when improvement stalls, because a model alone can be wrong with confidence.
+
+It is an ordinary Optuna sampler. What was evaluated, is running or breaks a limit is never proposed.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from archtuna.improvement import expected_improvement
+from archtuna.objective import hypervolume, pareto_ranks
+from archtuna.surrogate import LOG, NODES, Coordinates, Surrogate
+
+Pick = Callable[[str, BaseDistribution], Any]
+
+POOL = 250
+"""Random candidates from which the start and the explorations are taken."""
+
+CANDIDATES = 400
+EXPLORE = 0.1
+STALL = 10
+MODELLED = 500
+GROWTH = 1.2
+CLIMBS = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One network, as far as it is known before training.
+
+    Attributes:
+        key: equal for equal networks.
+        costs: what is known of the objectives: value by the objective's index, in the study's own terms.
+        facts: further positive numbers that may tell the quality, such as parameters.
+        feasible: whether it builds and keeps every limit.
+    """
+
+    key: Hashable
+    costs: Mapping[int, float] = field(default_factory=dict)
+    facts: tuple[float, ...] = ()
+    feasible: bool = True
+
+
+Network = Callable[[Pick], Point]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point with the parameters that make it."""
+
+    point: Point
+    parameters: Mapping[str, Any]
+    distributions: Mapping[str, BaseDistribution]
+
+
+def flat(
+    distributions: Mapping[str, BaseDistribution], costs: Callable[[Mapping[str, Any]], Sequence[float | None] | None]
+) -> Network:
+    """Return the network function of a space in which every parameter is always asked.
+
+    Args:
+        distributions: of every parameter, by name.
+        costs: for a choice of all parameters a value for each objective, None where only training tells it; None for a
+            choice that is not to be tried.
+    """
+
+    def network(pick: Pick) -> Point:
+        parameters = {name: pick(name, distribution) for name, distribution in distributions.items()}
+        known = costs(parameters)
+        key = tuple(parameters.items())
+        if known is None:
+            return Point(key, feasible=False)
+        return Point(key, {i: float(value) for i, value in enumerate(known) if value is not None})
+
+    return network
+
+
+class KnownCostSampler(BaseSampler):
+    """Proposes networks by expected hypervolume improvement, with the costs taken as known.
+
+    Args:
+        network: asks its parameters one by one and returns what is known of the network they make; ``flat`` makes one from
+            distributions. It must give the same for the same parameters.
+        reference: for each objective the ideal and the worst value that counts, in the study's own terms; None guesses both
+            from what was seen.
+        seed: of its draws.
+    """
+
+    def __init__(
+        self, network: Network, *, reference: Sequence[tuple[float, float]] | None = None, seed: int | None = None
+    ) -> None:
+        self.network, self.reference = network, reference
+        self._random = random.Random(seed)
+        self._trials: dict[int, Candidate | None] = {}
+        self._drawn: dict[Hashable, Candidate] = {}
+        self._surrogates: dict[int, Surrogate] = {}
+        self._tuned = 0
+        self._next: Candidate | None = None
+
+    # what Optuna calls
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        self._next = self.propose(study, trial.number)
+        return dict(self._next.distributions) if self._next else {}
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        chosen, self._next = self._next or self.propose(study, trial.number), None
+        return dict(chosen.parameters) if chosen else {}
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return _random_value(param_distribution, self._random)
+
+    def reseed_rng(self) -> None:
+        self._random = random.Random()
+
+    # proposing
+
+    def propose(self, study: optuna.Study, number: int | None = None) -> Candidate | None:
+        """Return the next network, or None where none that is new and feasible was found.
+
+        Args:
+            study: what was tried.
+            number: a trial to leave out of account: the one that is proposed for.
+        """
+        view = self._view(study, number)
+        begun = len(view.done) + len(view.pending)
+        if begun < start_of(view) or len(view.done) < 3:
+            return self._spread(view)
+        if self._random.random() < EXPLORE:
+            return next(iter(self._new(self._random_draws(POOL // 5), view)), None) or self._spread(view)
+        if view.stalled() >= STALL and self._random.random() < 0.5:
+            changed = self._new((self._changed(parent.parameters, 1) for parent in self._parents(view, 20)), view)
+            if changed:
+                return self._random.choice(changed)
+        return self._best(view)
+
+    def _view(self, study: optuna.Study, number: int | None) -> _View:
+        view = _View(study.directions, self.reference)
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number == number or trial.state in (TrialState.FAIL, TrialState.WAITING) or not trial.params:
+                continue
+            candidate = self._of_trial(trial)
+            if candidate is not None:
+                view.add(trial, candidate)
+        return view
+
+    def _of_trial(self, trial: FrozenTrial) -> Candidate | None:
+        """Return a trial's network, or None where its parameters make none here."""
+        if trial.number not in self._trials:
+            try:
+                found = self._draw(lambda name, distribution: trial.params[name])
+            except (KeyError, ValueError):
+                if not trial.state.is_finished():
+                    return None  # Its parameters are still being suggested.
+                found = None
+            self._trials[trial.number] = found
+        return self._trials[trial.number]
+
+    def _spread(self, view: _View) -> Candidate | None:
+        """Return the random network whose costs are farthest from those of every network that was begun."""
+        pool = self._new(self._random_draws(POOL), view)
+        if not pool or (not pool[0].point.costs and not pool[0].point.facts):
+            return pool[0] if pool else None
+        begun = [c for c in (*view.candidates, *view.pending) if c.point.feasible]
+        levels = np.array([np.mean(np.log(_facts_of(c.point))) for c in (*pool, *begun)])
+        low, high = np.quantile(levels[: len(pool)], (0.02, 0.98))
+        levels = np.clip(levels, low, high)
+        if not begun:
+            return pool[int(np.argmin(np.abs(levels - np.median(levels))))]
+        gaps = np.abs(levels[: len(pool), None] - levels[None, len(pool) :]).min(axis=1)
+        return pool[int(np.argmax(gaps))]
+
+    def _best(self, view: _View) -> Candidate | None:
+        """Return the candidate of the greatest expected improvement."""
+        model = self._fit(view)
+        pool = self._new(self._candidates(view), view)
+        if not pool:
+            return self._spread(view)
+        scores = model.score(pool)
+        keys = {candidate.point.key for candidate in pool}
+        for _ in range(CLIMBS):
+            leaders = [pool[i] for i in np.argsort(-scores, kind="stable")[:5]]
+            edits = (e for leader in leaders for e in self._edits(leader.parameters, 12))
+            fresh = [c for c in self._new(edits, view) if c.point.key not in keys]
+            if not fresh:
+                break
+            keys.update(candidate.point.key for candidate in fresh)
+            found = model.score(fresh)
+            risen = found.max() > scores.max()
+            pool, scores = [*pool, *fresh], np.concatenate([scores, found])
+            if not risen:
+                break
+        if scores.max() <= 0.0:
+            return self._random.choice(pool)
+        return pool[int(np.argmax(scores))]
+
+    def _fit(self, view: _View) -> _Model:
+        """Fit a surrogate to each quality; hyperparameters again whenever the trials have grown by a fifth."""
+        tune = len(view.done) >= GROWTH * self._tuned or len(view.done) < self._tuned
+        self._tuned = len(view.done) if tune else self._tuned
+        return _Model(view, self._surrogates, tune)
+
+    # draws
+
+    def _draw(self, pick: Pick) -> Candidate:
+        """Return the network of the parameters that ``pick`` gives."""
+        parameters: dict[str, Any] = {}
+        distributions: dict[str, BaseDistribution] = {}
+
+        def recorded(name: str, distribution: BaseDistribution) -> Any:
+            if name not in parameters:
+                parameters[name], distributions[name] = pick(name, distribution), distribution
+            return parameters[name]
+
+        return Candidate(self.network(recorded), parameters, distributions)
+
+    def _new(self, draws: Iterable[Callable[[], Candidate]], view: _View) -> list[Candidate]:
+        """Return the draws that are feasible and were neither evaluated nor begun, each once."""
+        found: dict[Hashable, Candidate] = {}
+        for draw in draws:
+            candidate = draw()
+            if candidate.point.feasible and candidate.point.key not in view.taken:
+                found.setdefault(candidate.point.key, candidate)
+        return list(found.values())
+
+    def _random_draws(self, times: int) -> Iterable[Callable[[], Candidate]]:
+        """Yield random networks, every second one with all its ordered choices leaning to the same end.
+
+        Of many independent choices the sum is nearly always in the middle; leaning ones reach the cheap and the dear.
+        """
+        for i in range(times):
+            lean = self._random.gauss(0.0, 2.0) if i % 2 else 0.0
+            yield partial(self._random_draw, lean)
+
+    def _random_draw(self, lean: float) -> Candidate:
+        return self._draw(lambda name, distribution: _random_value(distribution, self._random, lean))
+
+    def _changed(self, parent: Mapping[str, Any], times: int) -> Callable[[], Candidate]:
+        """Return a draw that changes so many decisions of a network; decisions that come up by that are random."""
+        open_names = list(parent)
+
+        def draw() -> Candidate:
+            edited = set(self._random.sample(open_names, min(times, len(open_names))))
+
+            def pick(name: str, distribution: BaseDistribution) -> Any:
+                if name not in parent:
+                    return _random_value(distribution, self._random)
+                return _other_value(distribution, parent[name], self._random) if name in edited else parent[name]
+
+            return self._draw(pick)
+
+        return draw
+
+    def _edits(self, parent: Mapping[str, Any], most: int) -> list[Callable[[], Candidate]]:
+        return [self._changed(parent, 1) for _ in range(most)]
+
+    def _crossed(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> Callable[[], Candidate]:
+        def draw() -> Candidate:
+            def pick(name: str, distribution: BaseDistribution) -> Any:
+                sources = [p for p in (one, other) if name in p]
+                return self._random.choice(sources)[name] if sources else _random_value(distribution, self._random)
+
+            return self._draw(pick)
+
+        return draw
+
+    def _candidates(self, view: _View) -> Iterable[Callable[[], Candidate]]:
+        parents = self._parents(view, CANDIDATES)
+        for i, parent in enumerate(parents):
+            if i % 8 == 7:
+                yield self._crossed(parent.parameters, self._random.choice(parents).parameters)
+            else:
+                yield self._changed(parent.parameters, 1 + (i % 3 == 2))
+        yield from self._random_draws(CANDIDATES // 4)
+
+    def _parents(self, view: _View, times: int) -> list[Candidate]:
+        front = view.front()
+        return [self._random.choice(front) for _ in range(times)]
+
+
+def start_of(view: _View) -> int:
+    """Return how many networks are spread over the costs before a model is asked: more where there is more to decide."""
+    asked = max((len(c.parameters) for c in (*view.candidates, *view.pending)), default=0)
+    return 10 + asked // 6
+
+
+# --- what was tried ----------------------------------------------------------------------------------
+
+
+class _View:
+    """What a study knows at one moment, smaller always better.
+
+    Attributes:
+        taken: keys of networks that were evaluated, refused, stopped or are running.
+        candidates, done: networks with values and their values, complete or stopped.
+        pending: networks that are running.
+    """
+
+    def __init__(self, directions: Sequence[StudyDirection], reference: Sequence[tuple[float, float]] | None) -> None:
+        self.signs = np.array([1.0 if d == StudyDirection.MINIMIZE else -1.0 for d in directions])
+        self.reference = reference
+        self.taken: set[Hashable] = set()
+        self.candidates: list[Candidate] = []
+        self.done: list[np.ndarray] = []
+        self.pending: list[Candidate] = []
+        self.failed: list[Candidate] = []
+
+    def add(self, trial: FrozenTrial, candidate: Candidate) -> None:
+        self.taken.add(candidate.point.key)
+        if trial.state == TrialState.RUNNING:
+            self.pending.append(candidate)
+        elif trial.state == TrialState.COMPLETE and trial.values is not None:
+            values = np.array(trial.values, dtype=float)
+            for i, cost in candidate.point.costs.items():
+                values[i] = cost
+            self.candidates.append(candidate)
+            self.done.append(values * self.signs)
+
+    def points(self) -> np.ndarray:
+        return np.array(self.done).reshape(-1, len(self.signs))
+
+    def front(self) -> list[Candidate]:
+        ranks = pareto_ranks(self.points())
+        return [candidate for candidate, rank in zip(self.candidates, ranks, strict=True) if rank == 0]
+
+    def qualities(self) -> list[int]:
+        """Return the objectives that only training tells."""
+        known = set(self.candidates[0].point.costs)
+        return [i for i in range(len(self.signs)) if i not in known]
+
+    def worst(self) -> np.ndarray:
+        """Return the worst value of each objective that counts."""
+        points = self.points()
+        if self.reference is not None:
+            return self.signs * np.array([worst for _, worst in self.reference])
+        # A few hopeless networks must not make everything count.
+        best, middle = points.min(axis=0), np.median(points, axis=0)
+        found = np.minimum(points.max(axis=0), middle + 3.0 * (middle - best))
+        for i in set(range(len(self.signs))) - set(self.qualities()):
+            found[i] = points[:, i].max()
+        return found + 1e-9 * np.abs(found)
+
+    def ideal(self) -> np.ndarray:
+        """Return a value of each objective that none can beat."""
+        if self.reference is not None:
+            return self.signs * np.array([ideal for ideal, _ in self.reference])
+        return np.array([_ideal_of(column, sign) for column, sign in zip(self.points().T, self.signs, strict=True)])
+
+    def stalled(self) -> int:
+        """Return how many of the last networks did not enlarge the dominated hypervolume by a thousandth."""
+        points, worst = self.points(), self.worst()
+        best = points.min(axis=0)
+        last = hypervolume(points, best, worst)
+        n = len(points)
+        return next(
+            (k for k in range(1, min(n, STALL + 1)) if hypervolume(points[: n - k], best, worst) < 0.999 * last), STALL
+        )
+
+
+def _ideal_of(oriented: np.ndarray, sign: float) -> float:
+    """Guess the best value that there can be: 0 for what is positive and minimised, 1 or 100 for shares and per cents."""
+    if sign > 0 and oriented.min() >= 0:
+        return 0.0
+    highest, lowest = -oriented.min(), -oriented.max()
+    if sign < 0 and lowest >= 0 and highest <= 100:
+        return -1.0 if highest <= 1 else -100.0
+    return float(oriented.min() - 0.5 * np.ptp(oriented) - 1e-9)
+
+
+# --- the model of the qualities ----------------------------------------------------------------------
+
+
+class _Model:
+    """Surrogates of the qualities, and what a candidate is worth by them."""
+
+    def __init__(self, view: _View, surrogates: dict[int, Surrogate], tune: bool) -> None:
+        self.view, self.qualities = view, view.qualities()
+        self.worst, self.ideal = view.worst(), view.ideal()
+        kept = _modelled(view.points())
+        self.known = [view.candidates[i] for i in kept]
+        facts = _fact_table(self.known)
+        self.center, self.spread = facts.mean(axis=0), facts.std(axis=0) + 1e-9
+        self.names, self.ordered = _names(self.known)
+        x, points = self.coordinates(self.known), view.points()
+        self.models: dict[int, Surrogate] = {}
+        for i in self.qualities:
+            y = LOG.forward(points[kept, i] - self.ideal[i])
+            self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, y, tune=tune)
+        self.front = points[(points < self.worst).all(axis=1)]
+        if view.pending:
+            self._believe(x, points[kept], view.pending)
+
+    def _believe(self, x: Coordinates, points: np.ndarray, pending: Sequence[Candidate]) -> None:
+        """Take running networks as if they had come out as predicted, so that others are proposed beside them."""
+        there = self.coordinates(pending)
+        both = Coordinates(np.concatenate([x.values, there.values]), x.ordered)
+        believed = (
+            np.array([[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending])
+            * self.view.signs
+        )
+        for i, model in self.models.items():
+            mean, _ = model.predict(there)
+            believed[:, i] = LOG.back(mean) + self.ideal[i]
+            y = LOG.forward(points[:, i] - self.ideal[i])
+            model.fit(both, np.concatenate([y, mean]), tune=False)
+        self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
+
+    def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Return the expected improvement of each candidate."""
+        x = self.coordinates(candidates)
+        values: list[np.ndarray] = []
+        for i in range(len(self.worst)):
+            if i in self.models:
+                mean, deviation = self.models[i].predict(x)
+                values.append(LOG.back(mean[:, None] + deviation[:, None] * NODES) + self.ideal[i])
+            else:
+                values.append(self.view.signs[i] * np.array([[c.point.costs[i]] for c in candidates]))
+        front = self.front[pareto_ranks(self.front) == 0] if len(self.front) else self.front
+        return expected_improvement(values, front, self.worst)
+
+    def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
+        """Return networks as rows of numbers: their decisions, and their costs on a log scale."""
+        decisions = np.full((len(candidates), len(self.names)), np.nan)
+        for row, candidate in enumerate(candidates):
+            for column, name in enumerate(self.names):
+                if name in candidate.parameters:
+                    decisions[row, column] = _place(candidate.distributions[name], candidate.parameters[name])
+        facts = (_fact_table(candidates) - self.center) / (4.0 * self.spread)
+        ordered = np.concatenate([self.ordered, np.ones(facts.shape[1], dtype=bool)])
+        return Coordinates(np.hstack([decisions, facts]), ordered)
+
+
+def _modelled(points: np.ndarray) -> np.ndarray:
+    """Return which networks the model is fitted to: all, or the best ranked and the latest of many."""
+    if len(points) <= MODELLED:
+        return np.arange(len(points))
+    ranks = pareto_ranks(points)
+    order = np.lexsort((-np.arange(len(points)), ranks))
+    best = order[: MODELLED // 2]
+    rest = np.setdiff1d(np.arange(len(points)), best)
+    return np.sort(np.concatenate([best, rest[-(MODELLED - len(best)) :]]))
+
+
+def _names(candidates: Sequence[Candidate]) -> tuple[list[str], np.ndarray]:
+    """Return the decisions that differ among networks, and whether each is ordered."""
+    found: dict[str, BaseDistribution] = {}
+    for candidate in candidates:
+        found.update(candidate.distributions)
+    names = [name for name in sorted(found) if not found[name].single()]
+    return names, np.array([not isinstance(found[name], CategoricalDistribution) for name in names], dtype=bool)
+
+
+def _facts_of(point: Point) -> tuple[float, ...]:
+    known = (*point.costs.values(), *point.facts)
+    return tuple(max(abs(value), 1e-9) for value in known)
+
+
+def _fact_table(candidates: Sequence[Candidate]) -> np.ndarray:
+    return np.log(np.array([_facts_of(c.point) for c in candidates], dtype=float).reshape(len(candidates), -1))
+
+
+# --- values of one decision --------------------------------------------------------------------------
+
+
+def _place(distribution: BaseDistribution, value: Any) -> float:
+    """Return the place of a value: the code of a category, else 0 to 1 on the distribution's scale."""
+    if isinstance(distribution, CategoricalDistribution):
+        return float(distribution.to_internal_repr(value))
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    low, high = distribution.low, distribution.high
+    if high <= low:
+        return 0.0
+    if distribution.log:
+        return math.log(value / low) / math.log(high / low)
+    return (value - low) / (high - low)
+
+
+def _value(distribution: IntDistribution | FloatDistribution, place: float) -> Any:
+    """Return the value at a place of 0 to 1."""
+    low, high = distribution.low, distribution.high
+    raw = low * (high / low) ** place if distribution.log else low + place * (high - low)
+    if isinstance(distribution, IntDistribution):
+        step = distribution.step or 1
+        return min(max(low + round((raw - low) / step) * step, low), high)
+    if distribution.step is not None:
+        return min(low + round((raw - low) / distribution.step) * distribution.step, high)
+    return min(max(raw, low), high)
+
+
+def _random_value(distribution: BaseDistribution, rng: random.Random, lean: float = 0.0) -> Any:
+    """Return a random value; a positive lean prefers high ones, a negative one low ones, among ordered values."""
+    if isinstance(distribution, CategoricalDistribution):
+        return rng.choice(distribution.choices)
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        count = (distribution.high - distribution.low) // (distribution.step or 1) + 1
+        if count <= 64:
+            weights = [math.exp(lean * i / max(1, count - 1)) for i in range(count)]
+            return distribution.low + rng.choices(range(count), weights)[0] * (distribution.step or 1)
+    place = rng.random()
+    if lean:  # The inverse of the cumulative distribution of exp(lean x) on 0..1.
+        place = math.log1p(place * math.expm1(lean)) / lean
+    return _value(distribution, place)
+
+
+def _other_value(distribution: BaseDistribution, value: Any, rng: random.Random) -> Any:
+    """Return another value of a decision: a near one as often as any, where there is an order."""
+    if distribution.single():
+        return value
+    for _ in range(16):
+        if isinstance(distribution, CategoricalDistribution) or rng.random() < 0.5:
+            found = _random_value(distribution, rng)
+        else:
+            assert isinstance(distribution, IntDistribution | FloatDistribution)
+            found = _value(distribution, min(max(_place(distribution, value) + rng.gauss(0.0, 0.15), 0.0), 1.0))
+        if found != value:
+            return found
+    return value

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from archtuna.known_costs import KnownCostSampler, Pick, Point, _other_value, _place, _random_value, flat
+from archtuna.objective import hypervolume
+
+KERNELS = CategoricalDistribution([3, 5, 7])
+DEPTH = IntDistribution(1, 5)
+SPACE: dict[str, BaseDistribution] = {f"kernel{i}": KERNELS for i in range(4)} | {f"depth{i}": DEPTH for i in range(4)}
+
+
+def params_of(chosen: Mapping[str, Any]) -> float:
+    return float(sum(chosen[f"kernel{i}"] ** 2 * chosen[f"depth{i}"] * (i + 1) for i in range(4)))
+
+
+def error_of(chosen: Mapping[str, Any]) -> float:
+    """Falls with size, less and less, and with kernels that suit their depth."""
+    suits = sum((chosen[f"kernel{i}"] == 5) == (chosen[f"depth{i}"] > 2) for i in range(4))
+    return 0.9 * math.exp(-params_of(chosen) / 600) + 0.1 * (4 - suits) + 0.02
+
+
+def costs_of(chosen: Mapping[str, Any]) -> Sequence[float | None]:
+    return (None, params_of(chosen))
+
+
+def search(sampler: optuna.samplers.BaseSampler, trials: int) -> optuna.Study:
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    for _ in range(trials):
+        trial = study.ask(SPACE)
+        study.tell(trial, [error_of(trial.params), params_of(trial.params)])
+    return study
+
+
+def volume(study: optuna.Study) -> float:
+    points = np.array([t.values for t in study.trials if t.values])
+    return hypervolume(points, (0.0, 0.0), (1.5, 2450.0))
+
+
+def test_it_finds_a_better_front_than_random_and_repeats_nothing() -> None:
+    ours, theirs = [], []
+    for seed in range(3):
+        study = search(KnownCostSampler(flat(SPACE, costs_of), seed=seed), 50)
+        assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 50
+        ours.append(volume(study))
+        theirs.append(volume(search(optuna.samplers.RandomSampler(seed=seed), 50)))
+    assert np.mean(ours) > np.mean(theirs) + 0.02
+    assert min(ours) > max(theirs) - 0.02
+
+
+def test_it_works_in_optunas_own_loop() -> None:
+    study = optuna.create_study(
+        directions=["maximize", "minimize"], sampler=KnownCostSampler(flat(SPACE, costs_of), seed=1)
+    )
+
+    def objective(trial: optuna.Trial) -> tuple[float, float]:
+        chosen = {f"kernel{i}": trial.suggest_categorical(f"kernel{i}", [3, 5, 7]) for i in range(4)}
+        chosen |= {f"depth{i}": trial.suggest_int(f"depth{i}", 1, 5) for i in range(4)}
+        return -error_of(chosen), params_of(chosen)
+
+    study.optimize(objective, n_trials=25)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 25
+
+
+def test_the_same_seed_proposes_the_same() -> None:
+    one, other = (search(KnownCostSampler(flat(SPACE, costs_of), seed=7), 22) for _ in range(2))
+    assert [t.params for t in one.trials] == [t.params for t in other.trials]
+
+
+def test_the_start_is_spread_over_the_costs() -> None:
+    study = search(KnownCostSampler(flat(SPACE, costs_of), seed=0), 10)
+    sizes = np.log([t.values[1] for t in study.trials])
+    drawn = np.log([t.values[1] for t in search(optuna.samplers.RandomSampler(seed=0), 200).trials])
+    assert np.ptp(sizes) > 0.8 * np.ptp(drawn)
+    assert np.diff(np.sort(sizes)).max() < 0.5 * np.ptp(sizes)
+
+
+def test_what_is_running_is_not_proposed_and_what_is_near_it_less() -> None:
+    sampler = KnownCostSampler(flat(SPACE, costs_of), seed=3)
+    study = search(sampler, 20)
+    asked = [study.ask(SPACE) for _ in range(12)]
+    keys = {tuple(sorted(t.params.items())) for t in [*study.trials[:20], *asked]}
+    assert len(keys) == 32
+
+
+def test_limits_hold_and_what_was_refused_or_stopped_does_not_come_back() -> None:
+    def limited(chosen: Mapping[str, Any]) -> Sequence[float | None] | None:
+        return costs_of(chosen) if params_of(chosen) <= 300 else None
+
+    study = optuna.create_study(
+        directions=["minimize", "minimize"], sampler=KnownCostSampler(flat(SPACE, limited), seed=5)
+    )
+    for i in range(40):
+        trial = study.ask(SPACE)
+        assert params_of(trial.params) <= 300
+        if i % 3 == 2:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, [error_of(trial.params), params_of(trial.params)])
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 40
+
+
+def conditional(pick: Pick) -> Point:
+    """A depth, a kernel for each layer that there is, and a gate whose width matters only where there is one."""
+    depth = pick("depth", IntDistribution(1, 4))
+    kernels = [pick(f"kernel{i}", KERNELS) for i in range(depth)]
+    gate = pick("gate", CategoricalDistribution(["none", "se"]))
+    width = pick("width", IntDistribution(1, 4)) if gate == "se" else 0
+    return Point((depth, *kernels, gate, width), {1: float(sum(k * k for k in kernels) + 10 * width)})
+
+
+def test_conditional_spaces() -> None:
+    sampler = KnownCostSampler(conditional, seed=0)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    seen = set()
+    for _ in range(40):
+        trial = study.ask()
+        point = conditional(lambda name, d, trial=trial: trial._suggest(name, d))
+        assert point.key not in seen
+        seen.add(point.key)
+        study.tell(trial, [1.0 / point.costs[1] + 0.1 * len(trial.params), point.costs[1]])
+
+
+@pytest.mark.parametrize("objectives", [1, 3, 4, 5])
+def test_any_number_of_objectives(objectives: int) -> None:
+    def costs(chosen: Mapping[str, Any]) -> Sequence[float | None]:
+        return [None, None, params_of(chosen), chosen["depth0"], chosen["kernel1"]][:objectives]
+
+    study = optuna.create_study(
+        directions=["minimize", "maximize", "minimize", "minimize", "maximize"][:objectives],
+        sampler=KnownCostSampler(flat(SPACE, costs), seed=0),
+    )
+    for _ in range(24):
+        trial = study.ask(SPACE)
+        known = costs(trial.params)
+        values = [error_of(trial.params), 1 - error_of(trial.params) ** 2, *known[2:]][:objectives]
+        study.tell(trial, values)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 24
+
+
+def test_a_small_space_is_emptied_and_then_nothing_is_proposed() -> None:
+    small: dict[str, BaseDistribution] = {"a": KERNELS, "b": IntDistribution(0, 1)}
+    sampler = KnownCostSampler(flat(small, lambda chosen: (None, float(chosen["a"]))), seed=0)
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    for _ in range(6):
+        found = sampler.propose(study)
+        assert found is not None
+        values = [float(found.parameters["b"]), float(found.parameters["a"])]
+        study.add_trial(
+            create_trial(params=dict(found.parameters), distributions=dict(found.distributions), values=values)
+        )
+    assert len({tuple(t.params.items()) for t in study.trials}) == 6
+    assert sampler.propose(study) is None
+
+
+def test_trials_of_another_space_are_left_alone() -> None:
+    sampler = KnownCostSampler(flat(SPACE, costs_of), seed=0)
+    study = search(sampler, 12)
+    study.add_trial(create_trial(params={"x": 3}, distributions={"x": DEPTH}, values=[0.1, 5.0]))
+    assert sampler.propose(study) is not None
+
+
+DISTRIBUTIONS = [
+    KERNELS, DEPTH, IntDistribution(16, 64, step=8), IntDistribution(8, 512, log=True), IntDistribution(4, 4),
+    IntDistribution(0, 1000), FloatDistribution(0.01, 0.3, log=True), FloatDistribution(0.0, 0.5),
+    FloatDistribution(0.1, 0.3, step=0.1), CategoricalDistribution([None, True, "x"]),
+]  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(DISTRIBUTIONS), st.integers(0, 1000), st.floats(-4, 4))
+def test_values_are_the_distributions_own(distribution: BaseDistribution, seed: int, lean: float) -> None:
+    rng = random.Random(seed)
+    value = _random_value(distribution, rng, lean)
+    other = _other_value(distribution, value, rng)
+    for v in (value, other):
+        assert distribution._contains(distribution.to_internal_repr(v))
+        if not isinstance(distribution, CategoricalDistribution):
+            assert 0.0 <= _place(distribution, v) <= 1.0
+    assert distribution.single() or other != value
+
+
+def test_leaning_draws_reach_the_ends() -> None:
+    rng = random.Random(0)
+    draw: Callable[[float], float] = lambda lean: float(  # noqa: E731
+        np.mean([_random_value(DEPTH, rng, lean) for _ in range(500)])
+    )
+    assert draw(-4.0) < 1.9 < 2.8 < draw(0.0) < 3.2 < 4.1 < draw(4.0)
