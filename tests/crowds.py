@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from archtuna.claims import evaluation_of
 from archtuna.costs import costs_of
 from archtuna.evaluate import FunctionEvaluator
-from archtuna.proposer import evaluation_of
 from archtuna.space import Candidate, SearchSpace
 from archtuna.study import Study
 from archtuna.worker import Orders, Stop, Worker

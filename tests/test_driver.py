@@ -19,6 +19,7 @@ from archtuna.data import Batches, Preprocess
 from archtuna.driver import default_side, search, usable_cores
 from archtuna.errors import ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
+from archtuna.screen import first_candidates
 from archtuna.space import SearchSpace
 from archtuna.storage import Attr
 from archtuna.study import Study
@@ -54,6 +55,28 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert study.spec.input_size == (32, 32)
     assert study.spec.seed == 0
     assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, 227.0)}
+
+
+def test_a_screened_search_begins_with_what_scores_best_and_screens_once(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, screen="macs", trials=6)
+    space = SearchSpace.read(SPACE)
+    wanted = first_candidates(space, "macs", 5)
+    found = [study.candidate(n).architecture for n in range(6)]
+    assert found == [candidate.architecture for candidate in wanted]
+    assert found[0] == space.default().architecture
+    again, _ = recorded(tmp_path, screen="macs", trials=8)
+    assert again.counts()["complete"] == 8
+    assert [t.state for t in again.trials()] == ["complete"] * 8
+
+
+def test_a_screen_is_off_unless_the_file_or_the_caller_says_so(tmp_path: Path) -> None:
+    plain, _ = recorded(tmp_path, trials=3)
+    screened, _ = recorded(tmp_path, out=tmp_path / "screened", space=SPACE + "search: {screen: macs}\n", trials=3)
+    networks = [[study.candidate(n).key for n in range(3)] for study in (plain, screened)]
+    assert networks[0][0] == networks[1][0]
+    assert networks[0] != networks[1]
+    with pytest.raises(StudyError, match="unknown screen 'naswood'\nhint: did you mean 'naswot'"):
+        recorded(tmp_path, out=tmp_path / "other", screen="naswood")
 
 
 def test_the_run_is_named_after_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

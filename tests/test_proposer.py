@@ -8,6 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from archtuna.architecture import Architecture
+from archtuna.claims import evaluation_of
 from archtuna.costs import costs_of
 from archtuna.errors import ShapeError, StudyError
 from archtuna.ledger import Ledger, state_of
@@ -20,7 +21,6 @@ from archtuna.proposer import (
     Proposal,
     Proposer,
     Refused,
-    evaluation_of,
     pop_waiting,
     tell,
 )
@@ -71,6 +71,26 @@ def evaluate(proposer: Proposer, times: int) -> list[Proposal]:
         found.append(propose(proposer))
         finish(proposer, found[-1])
     return found
+
+
+def test_networks_that_are_equal_in_another_spelling_are_proposed_once() -> None:
+    spellings = TWO.replace("  - [1, GlobalAvgPool, []]", "  - [1|2|3, Identity, []]\n  - [1, GlobalAvgPool, []]")
+    assert SearchSpace.read(spellings).size == 6
+    proposer = make(spellings)
+    assert len({p.candidate.architecture.key for p in evaluate(proposer, 2)}) == 2
+    with pytest.raises(Exhausted):
+        propose(proposer)
+
+
+def test_what_an_older_version_evaluated_is_not_evaluated_again() -> None:
+    proposer = make(TWO)
+    old = evaluate(proposer, 1)[0]
+    kept = proposer.study._storage._get_trial(old.trial_id).user_attrs  # type: ignore[attr-defined]
+    kept[Attr.EVALUATION] = "0123456789abcdef"
+    proposer = Proposer(Ledger(proposer.study, OBJECTIVES), SearchSpace.read(TWO), cost, ME, seed=0)
+    assert evaluate(proposer, 1)[0].candidate.architecture.key != old.candidate.architecture.key
+    with pytest.raises(Exhausted):
+        propose(proposer)
 
 
 def test_evaluations_differ_by_network_and_by_training() -> None:

@@ -272,6 +272,10 @@ def _search(verbs: Any) -> None:
     parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")
     parser.add_argument(
+        "--screen", metavar="SCORE",
+        help="begin a new study with networks that score best untrained: synflow, naswot or macs (none)",
+    )  # fmt: skip
+    parser.add_argument(
         "--fraction", type=_share, metavar="F", help="stratified share of the training pictures to search on"
     )
     parser.add_argument(
@@ -309,6 +313,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             storage=arguments.storage,
             sampler=arguments.sampler,
             seed=arguments.seed,
+            screen=arguments.screen,
             limits=limits_from(arguments.limit) if arguments.limit else None,
             epochs=arguments.epochs,
             fraction=arguments.fraction,

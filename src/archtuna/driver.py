@@ -23,7 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from archtuna.errors import ShapeError, SpecError, StudyError
+from archtuna.coding import coding_of
+from archtuna.errors import ShapeError, SpecError, StudyError, nearest
 from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("archtuna")
 
 DEFAULT_TRIALS = 50
+SCREENED = 10
+"""Networks that a screened search begins with: as many as TPE draws at random before it models anything."""
 CHECKED = 20
 """Networks that are looked at before a space is said not to fit the pictures."""
 
@@ -61,6 +64,7 @@ def search(
     name: str | None = None,
     sampler: str | BaseSampler | None = None,
     seed: int | None = None,
+    screen: str | None = None,
     limits: Sequence[str | Limit] | None = None,
     epochs: int | None = None,
     input_size: int | tuple[int, int] | None = None,
@@ -89,6 +93,8 @@ def search(
         name: of the study in its storage; by default the folder's name.
         sampler: ``known-costs``, the name of one of Optuna's, or an Optuna sampler of your own.
         seed: of the search and of the part of the data that ``fraction`` takes.
+        screen: ``synflow``, ``naswot`` or ``macs``: a new study begins with the networks of a random pool that score best
+            untrained, each among those of like size; ``none`` by default.
         limits: such as ``params <= 500k``, kept by every network that is trained.
         epochs: of every training; short for ``training={"epochs": …}``.
         input_size: side in pixels, or (height, width), instead of the file's.
@@ -117,12 +123,15 @@ def search(
     workers = int(_first(workers, settings.get("workers"), 1))
     sampler = sampler if sampler is not None else settings.get("sampler")
     make_sampler(sampler, objectives=len(plan.spec.objectives), seed=None)
+    screen = _screen(_first(screen, settings.get("screen"), "none"))
     _check_workers(workers, storage, evaluator, plan.space)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where)
     with storage_errors_named(where if isinstance(where, str) else None):
         returned = take_back(study)
+        if screen is not None and not study.optuna.get_trials(deepcopy=False):
+            _queue_screened(study, plan, screen, budget[0])
         orders = _orders(study, *budget, workers, near, device)
         _emit_start(emit, study, orders, plan, returned)
         if workers == 1:
@@ -312,6 +321,29 @@ def _check_workers(workers: int, storage: Any, evaluator: Any, space: SearchSpac
         raise StudyError(
             f"several workers cannot import the block '{here[0]}' from a script", hint="put it into a module of its own"
         )
+
+
+def _screen(name: str) -> str | None:
+    """Return the score of a screen, None for none."""
+    from archtuna.screen import SCORES
+
+    if name != "none" and name not in SCORES:
+        raise StudyError(f"unknown screen '{name}'", hint=nearest(name, SCORES) or f"known: none, {', '.join(SCORES)}")
+    return None if name == "none" else name
+
+
+def _queue_screened(study: Study, plan: _Plan, screen: str, trials: int | None) -> None:
+    """Queue what a new study begins with: the file's own network, and the best-scored of a random pool."""
+    from archtuna.screen import first_candidates
+
+    keep = SCREENED if trials is None else max(0, min(SCREENED, trials - 1))
+    begun = time.monotonic()
+    found = first_candidates(plan.space, screen, keep, limits=study.limits, seed=plan.spec.seed or 0)
+    log.info("%d networks to begin with were chosen by %s in %.0f s", len(found), screen, time.monotonic() - begun)
+    codings = {choice.name: coding_of(choice) for choice in plan.space.choices}
+    for candidate in found:
+        parameters = {name: codings[name].parameter(value) for name, value in candidate.decisions.items()}
+        study.optuna.enqueue_trial(parameters)
 
 
 def _where(storage: str | BaseStorage | None, out: Path) -> str | BaseStorage | None:

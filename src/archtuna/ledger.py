@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archtuna.claims import evaluation_in
 from archtuna.objective import Objective, hypervolume, oriented
 from archtuna.storage import Attr
 
@@ -180,7 +181,7 @@ class Ledger:
     def _take(self, number: int, trial: FrozenTrial) -> None:
         """Book one trial that is new or was unfinished."""
         state = state_of(trial)
-        evaluation = None if trial.state.name == "FAIL" else trial.user_attrs.get(Attr.EVALUATION)
+        evaluation = None if trial.state.name == "FAIL" else evaluation_in(trial.user_attrs)
         before, claimed = self._open.pop(number, (None, None))
         if before is not None:
             self.counts[before] -= 1

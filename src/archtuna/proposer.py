@@ -31,13 +31,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archtuna.architecture import Architecture, Scalar
 from archtuna.choice import Choice
+from archtuna.claims import evaluation_in, evaluation_of
 from archtuna.coding import Coding, coding_of
 from archtuna.draft import Draft
 from archtuna.errors import ShapeError, StudyError
 from archtuna.known_costs import Pick, Point
 from archtuna.ledger import Ledger
 from archtuna.objective import Limit, Objective
-from archtuna.recipe import Recipe
 from archtuna.space import Candidate, SearchSpace
 from archtuna.storage import ERROR_CONSTRAINT, Attr
 
@@ -66,11 +66,6 @@ class GaveWay(Exception):
 
 class Refused(Exception):
     """A network that was asked for by name cannot be tried; ``str`` says why."""
-
-
-def evaluation_of(architecture: Architecture, recipe: Recipe) -> str:
-    """Return 16 hexadecimal digits for "this network trained this way", the identity of never evaluating twice."""
-    return hashlib.sha256(f"{architecture.key}:{recipe.key}".encode()).hexdigest()[:16]
 
 
 # --- writing to the study ----------------------------------------------------------------------------
@@ -124,7 +119,7 @@ class Proposal:
         trial_id: in the storage.
         candidate: its network and training values.
         costs: known before training.
-        evaluation: what it claims, see ``evaluation_of``.
+        evaluation: what it claims, see ``claims``.
     """
 
     trial_id: int
@@ -245,7 +240,7 @@ class Proposer:
         decisions = trial.user_attrs[Attr.DECISIONS]
         candidate = self.space.resolve(lambda choice: decisions[choice.name])
         costs = self.cost(candidate.architecture)
-        return Proposal(trial._trial_id, candidate, costs, trial.user_attrs[Attr.EVALUATION])
+        return Proposal(trial._trial_id, candidate, costs, evaluation_in(trial.user_attrs) or "")
 
     def twin_of(self, proposal: Proposal, number: int) -> int | None:
         """Return the trial that goes on with a proposal's network instead, or None where the proposal may.

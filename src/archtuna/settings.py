@@ -47,6 +47,7 @@ class SearchSettings:
         sampler: known-costs, or one of Optuna's: tpe, nsga2, nsga3, gp, qmc, random.
         seed: of the sampler; the recipe has the seed of training.
         repeats: runs with other seeds that each network of the front gets afterwards, or null for none.
+        screen: score of untrained networks by which the first ones of a new study are chosen from a random pool.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
@@ -55,6 +56,7 @@ class SearchSettings:
     sampler: str = "known-costs"
     seed: Annotated[int, Bounds(0, 2**31)] = 0
     repeats: Annotated[int, Bounds(1, 1000)] | None = None
+    screen: Literal["none", "synflow", "naswot", "macs"] = "none"
 
 
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}

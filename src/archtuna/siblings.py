@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.checkpoint import read_header
+from archtuna.claims import evaluation_in
 from archtuna.errors import ArchtunaError
 from archtuna.evaluate import Evaluator, FunctionEvaluator, Progress, TrainEvaluator
 from archtuna.files import write_atomically
@@ -143,7 +144,7 @@ def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:
             if _has_all(trial, study):
                 paths = tuple(folder / f"{trial.number}.safetensors" for folder in folders)
                 one = Found(other.study_name, trial.number, result_of(trial), paths)
-                found.setdefault(trial.user_attrs[Attr.EVALUATION], one)
+                found.setdefault(evaluation_in(trial.user_attrs) or "", one)
     if found:
         log.info("%d networks that other studies of the storage have evaluated will not be trained again", len(found))
     return found
