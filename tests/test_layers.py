@@ -13,13 +13,13 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
-    ("final", "predict", "driver", "worker", "study", "spec", "runs", "sampler", "storage"),
+    ("final", "predict", "driver", "worker", "rungs", "study", "spec", "runs", "sampler", "storage"),
     ("evaluate",),
     ("training", "checkpoint", "exports"),
     ("costs", "metrics", "data"),
     ("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect", "model"),
     ("blocks",),
-    ("architecture", "recipe", "objective", "settings"),
+    ("architecture", "recipe", "objective", "schedule", "settings"),
     ("registry", "signature", "document", "files", "errors"),
 ]
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

@@ -425,7 +425,7 @@ class Proposer:
 
     def _parents(self) -> list[Decisions]:
         done = [t for t in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if t.values]
-        done = [t for t in done if Attr.DECISIONS in t.user_attrs]
+        done = [t for t in done if Attr.DECISIONS in t.user_attrs and t.user_attrs.get(Attr.OUTCOME) != "stopped"]
         if not done:
             return []
         ranks = pareto_ranks(oriented([t.values for t in done], self.objectives))

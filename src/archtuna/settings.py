@@ -46,6 +46,8 @@ class SearchSettings:
         workers: processes on this machine.
         sampler: name of an Optuna sampler.
         seed: of the sampler; the recipe has the seed of training.
+        stopping: whether trials without a chance of the front are stopped early; see ``Schedule``.
+        first_rung: epochs before the first look at a trial, or null for a share of its epochs.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
@@ -53,6 +55,8 @@ class SearchSettings:
     workers: Annotated[int, Bounds(1, 256)] = 1
     sampler: str = "tpe"
     seed: Annotated[int, Bounds(0, 2**31)] = 0
+    stopping: bool = True
+    first_rung: Annotated[int, Bounds(1, 100_000)] | None = None
 
 
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}

@@ -51,6 +51,7 @@ class Attr:
     COSTS = "archtuna:costs"
     METRICS = "archtuna:metrics"
     EPOCHS = "archtuna:epochs"
+    RUNGS = "archtuna:rungs"
     SECONDS = "archtuna:seconds"
     OUTCOME = "archtuna:outcome"
     REASON = "archtuna:reason"
@@ -62,6 +63,9 @@ class Attr:
 
 ERROR_CONSTRAINT = "archtuna:error"
 """The constraint that an architecture which cannot be trained breaks, so that samplers learn to avoid its like."""
+
+STOPPED_CONSTRAINT = "archtuna:stopped"
+"""The constraint that a trial which was stopped early breaks, by less the later it was and the fewer were better."""
 
 
 def open_storage(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:

@@ -28,6 +28,7 @@ from archtuna.objective import Objective, hypervolume, knee, limit_of, objective
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
 from archtuna.spec import Spec, check_versions, space_of
 from archtuna.storage import (
+    STOPPED_CONSTRAINT,
     Attr,
     close_storage,
     open_storage,
@@ -110,7 +111,7 @@ def state_of(trial: FrozenTrial) -> str:
     """Return our word for the state of one of Optuna's trials."""
     outcome = trial.user_attrs.get(Attr.OUTCOME)
     name = trial.state.name
-    if name == "PRUNED":
+    if name == "PRUNED" or (name == "COMPLETE" and outcome == "stopped"):
         return outcome or "stopped"
     if name == "FAIL":
         return "duplicate" if outcome == "duplicate" else outcome or "failed"
@@ -335,10 +336,13 @@ class Study:
         attrs = trial.user_attrs
         worker = attrs.get(Attr.WORKER) or {}
         epochs = attrs.get(Attr.EPOCHS) or {}
+        state = state_of(trial)
+        # For a genetic sampler a stopped trial is a complete one, whose values are not those of a training in full.
+        values = (trial.values or ()) if state == "complete" else ()
         return Trial(
             number=trial.number,
-            state=state_of(trial),
-            values=dict(zip(self.spec.objectives, trial.values or (), strict=False)),
+            state=state,
+            values=dict(zip(self.spec.objectives, values, strict=False)),
             metrics=attrs.get(Attr.METRICS, {}),
             costs=attrs.get(Attr.COSTS, {}),
             key=attrs.get(Attr.KEY),
@@ -350,7 +354,7 @@ class Study:
             seconds=attrs.get(Attr.SECONDS),
             worker=f"{worker['host']}:{worker['pid']}" if worker else None,
             recipe=attrs.get(Attr.RECIPE, {}),
-            feasible=all(value <= 0 for value in trial.constraints.values()),
+            feasible=all(value <= 0 for name, value in trial.constraints.items() if name != STOPPED_CONSTRAINT),
             traceback=attrs.get(Attr.TRACEBACK),
             _architecture=attrs.get(Attr.ARCHITECTURE),
         )

@@ -35,7 +35,9 @@ from optuna.trial import TrialState
 from archtuna.errors import ArchtunaError, DataError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, TrainEvaluator, evaluator_of
 from archtuna.registry import import_blocks
+from archtuna.rungs import RungTable, Stopped, record_stopped
 from archtuna.sampler import Exhausted, GaveWay, Proposal, Proposer, Refused, ask, make_sampler, seed_of
+from archtuna.schedule import Decision, decide
 from archtuna.storage import (
     ERROR_CONSTRAINT,
     Attr,
@@ -273,6 +275,7 @@ class Worker:
     def __post_init__(self) -> None:
         self.me = this_worker()
         self._front = [trial.number for trial in self.study.front()]
+        self._rungs = RungTable(self.study.objectives)
         self.proposer = Proposer(
             study=self.study.optuna,
             space=self.study.space(),
@@ -409,6 +412,9 @@ class Worker:
     def _evaluate(self, proposal: Proposal) -> None:
         try:
             progress = self._run(proposal)
+        except Stopped as stopped:
+            self._failures.clear()
+            self._record_stopped(proposal, stopped)
         except (TrialError, ShapeError) as error:
             self._record_failure(proposal, getattr(error, "reason", "shape"), error.message)
         except ArchtunaError:
@@ -423,6 +429,7 @@ class Worker:
         """Evaluate a candidate to its end, or raise Interrupted."""
         epochs = iter(self.evaluator.evaluate(proposal.candidate))
         last: Progress | None = None
+        reports: dict[int, dict[str, float]] = {}
         while True:
             with self.stop.interruptible():
                 progress = next(epochs, None)
@@ -441,9 +448,22 @@ class Worker:
             )
             if self._overdue() and last.epoch < last.epochs:
                 raise Interrupted
+            if last.epoch in self.study.spec.schedule.rungs(last.epochs):
+                reports[last.epoch] = {name: last.best[name] for name in self._rungs.names}
+                judge = partial(self._judge, proposal, reports)
+                decision = with_retries(judge, what=f"report on trial {proposal.number}")
+                if decision.stop:
+                    raise Stopped(decision, last)
         if last is None:
             raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
         return last
+
+    def _judge(self, proposal: Proposal, reports: Mapping[int, Mapping[str, float]]) -> Decision:
+        """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
+        written = {str(epoch): dict(values) for epoch, values in reports.items()}
+        self.study.optuna._storage.set_trial_user_attr(proposal.trial._trial_id, Attr.RUNGS, written)
+        peers = self._rungs.peers(self._trials(), level=len(reports) - 1, besides=proposal.number)
+        return decide(self._rungs.report(reports, proposal.costs), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
@@ -467,10 +487,29 @@ class Worker:
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
         with_retries(self._tell_front, what="read the front")
 
+    def _record_stopped(self, proposal: Proposal, stopped: Stopped) -> None:
+        progress, number = stopped.progress, proposal.number
+        known = {**proposal.costs, **progress.best}
+        values = [float(known[o.name]) for o in self.study.objectives]
+        write = partial(record_stopped, self.study.optuna, proposal.trial, stopped, values)
+        with_retries(write, what=f"record trial {number}")
+        self.emit(
+            {
+                "event": "stopped",
+                "number": number,
+                "epoch": progress.epoch,
+                "epochs": progress.epochs,
+                "reason": stopped.decision.reason,
+            }
+        )
+
     def _write_result(self, proposal: Proposal, progress: Progress, values: Sequence[float]) -> None:
         storage, trial_id = self.study.optuna._storage, proposal.trial._trial_id
-        if storage.get_trial(trial_id).state.is_finished():
+        present = storage.get_trial(trial_id)
+        if present.state.is_finished():
             return  # An attempt before this one arrived, and only its answer was lost.
+        if Attr.OUTCOME in present.user_attrs:
+            storage.set_trial_user_attr(trial_id, Attr.OUTCOME, None)  # A worker died while it recorded another one.
         for key, value in (
             (Attr.METRICS, dict(progress.best)),
             (Attr.EPOCHS, {"trained": progress.epoch, "kept": progress.kept}),

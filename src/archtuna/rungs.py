@@ -1,0 +1,133 @@
+"""What trials report at rungs, what the study's others came to there, and what is recorded of one that is stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.samplers._ga import BaseGASampler
+from optuna.trial import Trial, TrialState
+
+from archtuna.evaluate import Progress
+from archtuna.objective import Objective
+from archtuna.schedule import Decision, Peers, Report
+from archtuna.storage import STOPPED_CONSTRAINT, Attr
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+
+class Stopped(Exception):
+    """Ends the evaluation of a trial that has no chance of the front."""
+
+    def __init__(self, decision: Decision, progress: Progress) -> None:
+        super().__init__(decision.reason)
+        self.decision, self.progress = decision, progress
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What one trial came to: values a rung, costs, and values after its training in full or NaN."""
+
+    rungs: Sequence[Sequence[float]]
+    costs: Sequence[float]
+    final: Sequence[float]
+
+
+class RungTable:
+    """The rungs of a study's trials; what is finished is read once.
+
+    Args:
+        objectives: of the study.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = objectives
+        self.qualities = [o for o in objectives if o.kind == "quality"]
+        self.costs = [o for o in objectives if o.kind == "cost"]
+        self.names = [o.name for o in self.qualities]
+        self._finished: dict[int, _Row | None] = {}
+
+    def report(self, reports: Mapping[int, Mapping[str, float]], costs: Mapping[str, float]) -> Report:
+        """Return what a trial came to at the last of its rungs."""
+        epoch = max(reports)
+        values = _oriented([[reports[epoch][name] for name in self.names]], self.qualities)[0]
+        return Report(epoch, values, _oriented([[costs[o.name] for o in self.costs]], self.costs)[0], self.qualities)
+
+    def peers(self, trials: Iterable[FrozenTrial], level: int, besides: int) -> Peers:
+        """Return what other trials came to at a rung, whatever became of them since.
+
+        Args:
+            trials: the study's.
+            level: which rung, from 0. Trials of other lengths are compared at the same level, the same share of training.
+            besides: the trial that is compared with them.
+        """
+        rows = [row for trial in trials if trial.number != besides and (row := self._row(trial))]
+        rows = [row for row in rows if len(row.rungs) > level]
+        return Peers(
+            values=_oriented([row.rungs[level] for row in rows], self.qualities),
+            costs=_oriented([row.costs for row in rows], self.costs),
+            finals=_oriented([row.final for row in rows], self.qualities),
+        )
+
+    def _row(self, trial: FrozenTrial) -> _Row | None:
+        if trial.number in self._finished:
+            return self._finished[trial.number]
+        row = self._read(trial)
+        if trial.state.is_finished():
+            self._finished[trial.number] = row
+        return row
+
+    def _read(self, trial: FrozenTrial) -> _Row | None:
+        reports = trial.user_attrs.get(Attr.RUNGS)
+        if not reports:
+            return None
+        full = trial.state == TrialState.COMPLETE and trial.user_attrs.get(Attr.OUTCOME) != "stopped"
+        values = dict(zip((o.name for o in self.objectives), trial.values or (), strict=False)) if full else {}
+        return _Row(
+            rungs=[[reports[epoch][name] for name in self.names] for epoch in sorted(reports, key=int)],
+            costs=[trial.user_attrs[Attr.COSTS][o.name] for o in self.costs],
+            final=[values.get(o.name, np.nan) for o in self.qualities],
+        )
+
+
+def _oriented(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
+    """Return rows × objectives, smaller is better; there may be no objectives."""
+    return np.array(rows, dtype=float).reshape(len(rows), len(objectives)) * np.array([o.sign for o in objectives])
+
+
+def record_stopped(study: optuna.Study, trial: Trial, stopped: Stopped, values: Sequence[float]) -> None:
+    """End a trial that was stopped, in the way that samplers learn from and are not misled by.
+
+    A pruned trial without a constraint would count among the good ones of TPE while few are complete; with one it is
+    ordered among the bad, those that came far last. Genetic samplers look at complete trials only, so for them it is
+    complete, with the values that it came to, and breaks the same constraint.
+
+    Args:
+        values: of the objectives, at the epoch that was kept.
+    """
+    progress, decision, storage = stopped.progress, stopped.decision, study._storage
+    if storage.get_trial(trial._trial_id).state.is_finished():
+        return  # An attempt before this one arrived, and only its answer was lost.
+    for key, value in (
+        (Attr.METRICS, dict(progress.best)),
+        (Attr.EPOCHS, {"trained": progress.epoch, "kept": progress.kept}),
+        (Attr.SECONDS, progress.seconds),
+        (Attr.OUTCOME, "stopped"),
+        (Attr.REASON, decision.reason),
+    ):
+        storage.set_trial_user_attr(trial._trial_id, key, value)
+    if STOPPED_CONSTRAINT not in trial.constraints:
+        trial.set_constraint(STOPPED_CONSTRAINT, violation_of(progress.epoch, progress.epochs, decision.quantile))
+    if isinstance(study.sampler, BaseGASampler):
+        study.tell(trial, list(values), skip_if_finished=True)
+    else:
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+
+
+def violation_of(epoch: int, epochs: int, quantile: float) -> float:
+    """Return by how much a stopped trial breaks its constraint: less the longer it ran and the fewer were better."""
+    return 1.0 - epoch / epochs + 0.5 * quantile

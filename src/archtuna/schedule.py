@@ -1,0 +1,162 @@
+"""When a trial is looked at during its training, and whether it goes on: pure functions on what trials came to at rungs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from archtuna.errors import SpecError
+from archtuna.objective import Objective
+from archtuna.signature import Bounds, parameters_of_dataclass
+
+SHORTEST = 6
+"""Trainings of fewer epochs are not stopped: too little is saved, and too little is known by then."""
+ENOUGH = 8
+"""How many trials must have been trained in full before one is stopped."""
+SPREADS = 2.0
+"""How many standard deviations above the mean gain a good rest of a training is."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The rungs at which trials are compared; those without a chance of the front are stopped there.
+
+    Attributes:
+        first: epochs before the first rung; None is a ninth of a training's epochs.
+        factor: how many times as many epochs each further rung comes at.
+        off: whether no trial is stopped.
+    """
+
+    first: Annotated[int, Bounds(1, 100_000)] | None = None
+    factor: Annotated[float, Bounds(1.2, 10)] = 1.5
+    off: bool = False
+
+    def __post_init__(self) -> None:
+        for name, parameter in _PARAMETERS.items():
+            try:
+                object.__setattr__(self, name, parameter.coerce(getattr(self, name)))
+            except ValueError as error:
+                raise SpecError(str(error), path=f"stopping.{name}", value=getattr(self, name)) from None
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs after which a training of so many is looked at, ascending; none where it is too short.
+
+        >>> Schedule().rungs(27)
+        (3, 5, 7, 11, 16, 23)
+        """
+        if self.off or epochs < SHORTEST:
+            return ()
+        at, rungs = float(self.first or max(1, round(epochs / 9))), []
+        while round(at) < epochs:
+            rungs.append(round(at))
+            at = max(at * self.factor, at + 1)
+        return tuple(rungs)
+
+    def __str__(self) -> str:
+        first = "a ninth of its epochs" if self.first is None else f"epoch {self.first}"
+        return "off" if self.off else f"first at {first}, then at {self.factor:g} times as many"
+
+
+_PARAMETERS = {p.name: p for p in parameters_of_dataclass(Schedule)}
+
+
+# --- decisions ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trial came to at a rung.
+
+    Attributes:
+        epoch: of the rung.
+        values: the best so far, one a quality; smaller is better here and below.
+        costs: the known costs that are objectives; there may be none.
+        qualities: the objectives that ``values`` are of, for words.
+    """
+
+    epoch: int
+    values: np.ndarray
+    costs: np.ndarray
+    qualities: Sequence[Objective]
+
+
+@dataclass(frozen=True)
+class Peers:
+    """What other trials came to at the same rung.
+
+    Attributes:
+        values: peers × qualities.
+        costs: peers × costs.
+        finals: peers × qualities, at the end of a training in full; NaN where there was none.
+    """
+
+    values: np.ndarray
+    costs: np.ndarray
+    finals: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether a trial is stopped.
+
+    Attributes:
+        stop: whether it is.
+        quantile: share of the no dearer peers that were better at the rung, 0 to 1.
+        reason: why it is stopped, in words; empty otherwise.
+    """
+
+    stop: bool
+    quantile: float = 0.0
+    reason: str = ""
+
+
+def decide(report: Report, peers: Peers) -> Decision:
+    """Return whether a trial goes on.
+
+    It is stopped when even a good rest of its training would leave it dominated. What the rest brings is read off the
+    peers that were trained in full: their mean gain from this rung to their end, and its spread. Only networks that are
+    no dearer in any known cost can dominate, so a cheap network has few to fear.
+
+    Args:
+        report: of the trial.
+        peers: at the same rung.
+    """
+    no_dearer = (peers.costs <= report.costs).all(axis=1)
+    full = np.isfinite(peers.finals).all(axis=1)
+    if full.sum() < ENOUGH:
+        return Decision(False)
+    best = hopeful(report.values, peers.values[full], peers.finals[full])
+    bar = peers.finals[full & no_dearer]
+    above = (bar <= best).all(axis=1)
+    if not above.any():
+        return Decision(False)
+    beaten = no_dearer & (peers.values <= report.values).all(axis=1)
+    quantile = float(beaten.sum() / max(1, no_dearer.sum()))
+    return Decision(True, quantile, _words(report, best, bar[above][0], int(beaten.sum()), int(no_dearer.sum())))
+
+
+def hopeful(values: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.ndarray:
+    """Return what a trial would come to with a good rest of its training: the mean gain, and ``SPREADS`` deviations more.
+
+    Args:
+        values: of the trial at the rung.
+        at_rung, finals: of trials that were trained in full, trials × qualities.
+    """
+    gains = finals - at_rung
+    spread = gains.std(axis=0, ddof=1) * np.sqrt(1 + 1 / len(gains))
+    best = values + gains.mean(axis=0) - SPREADS * spread
+    best[0] = min(best[0], values[0])  # The kept epoch is the best by the first quality, which never gets worse.
+    return best
+
+
+def _words(report: Report, best: np.ndarray, bar: np.ndarray, beaten: int, peers: int) -> str:
+    signs = [o.sign for o in report.qualities]
+    names = " and ".join(o.name for o in report.qualities)
+    hopes, bars = (" and ".join(f"{s * v:.4f}" for s, v in zip(signs, x, strict=True)) for x in (best, bar))
+    return (
+        f"at epoch {report.epoch}, {beaten} of {peers} no dearer networks have a better {names}; "
+        f"{hopes} at best in the end, and one of them has {bars}"
+    )
