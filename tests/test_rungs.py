@@ -78,7 +78,9 @@ def test_a_stop_breaks_its_constraint_less_the_later_it_came() -> None:
 def searched(folder: Path, **changes: Any) -> tuple[Study, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     given = {"evaluator": climbing, "epochs": 9, "trials": 40, "sampler": "random", **changes}
-    return search(**arguments(folder, on_event=lambda event: events.append(json.loads(json.dumps(event))), **given)), events
+    return search(
+        **arguments(folder, on_event=lambda event: events.append(json.loads(json.dumps(event))), **given)
+    ), events
 
 
 def test_hopeless_trials_are_stopped_and_the_rest_is_as_without(tmp_path: Path) -> None:

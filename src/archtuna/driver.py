@@ -27,7 +27,7 @@ from archtuna.errors import ShapeError, SpecError, StudyError
 from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
-from archtuna.schedule import Schedule
+from archtuna.schedule import Schedule, schedule_of
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
@@ -202,8 +202,7 @@ def _schedule(given: bool | Schedule | None, settings: Mapping[str, Any]) -> Sch
     """Return when trials are looked at: as given, as the file says, or the default."""
     if isinstance(given, Schedule):
         return given
-    wanted = _first(given, settings.get("stopping"), True)
-    return Schedule(first=settings.get("first_rung"), off=not wanted)
+    return schedule_of(settings if given is None else {**settings, "stopping": given})
 
 
 def _input_size(space: SearchSpace, data: Data, given: int | tuple[int, int] | None) -> tuple[int, int] | None:

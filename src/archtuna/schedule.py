@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ SHORTEST = 6
 ENOUGH = 8
 """How many trials must have been trained in full before one is stopped."""
 SPREADS = 2.0
-"""How many standard deviations above the mean gain a good rest of a training is."""
+"""How many standard deviations better than its forecast a trial might end."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Schedule:
     def __str__(self) -> str:
         first = "a ninth of its epochs" if self.first is None else f"epoch {self.first}"
         return "off" if self.off else f"first at {first}, then at {self.factor:g} times as many"
+
+
+def schedule_of(search: Mapping[str, Any]) -> Schedule:
+    """Return the schedule that the ``search`` section of a file asks for."""
+    return Schedule(first=search.get("first_rung"), off=not search.get("stopping", True))
 
 
 _PARAMETERS = {p.name: p for p in parameters_of_dataclass(Schedule)}
@@ -117,8 +122,8 @@ def decide(report: Report, peers: Peers) -> Decision:
     """Return whether a trial goes on.
 
     It is stopped when even a good rest of its training would leave it dominated. What the rest brings is read off the
-    peers that were trained in full: their mean gain from this rung to their end, and its spread. Only networks that are
-    no dearer in any known cost can dominate, so a cheap network has few to fear.
+    peers that were trained in full. Only networks that are no dearer in any known cost can dominate, so a cheap network
+    has few to fear.
 
     Args:
         report: of the trial.
@@ -139,15 +144,23 @@ def decide(report: Report, peers: Peers) -> Decision:
 
 
 def hopeful(values: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.ndarray:
-    """Return what a trial would come to with a good rest of its training: the mean gain, and ``SPREADS`` deviations more.
+    """Return what a trial would come to with a good rest of its training.
+
+    A straight line from the values at the rung to those at the end, one for each quality, forecasts the end; ``SPREADS``
+    standard deviations of such a forecast are added. A rung that says little of the end gives a flat line and a wide
+    spread, so nobody is stopped there.
 
     Args:
         values: of the trial at the rung.
         at_rung, finals: of trials that were trained in full, trials × qualities.
     """
-    gains = finals - at_rung
-    spread = gains.std(axis=0, ddof=1) * np.sqrt(1 + 1 / len(gains))
-    best = values + gains.mean(axis=0) - SPREADS * spread
+    n, x = len(finals), at_rung - at_rung.mean(axis=0)
+    square = np.maximum((x**2).sum(axis=0), 1e-12)
+    slope = np.maximum((x * finals).sum(axis=0) / square, 0.0)
+    ahead = values - at_rung.mean(axis=0)
+    rest = finals - finals.mean(axis=0) - slope * x
+    variance = (rest**2).sum(axis=0) / (n - 2) * (1 + 1 / n + ahead**2 / square)
+    best = finals.mean(axis=0) + slope * ahead - SPREADS * np.sqrt(variance)
     best[0] = min(best[0], values[0])  # The kept epoch is the best by the first quality, which never gets worse.
     return best
 
