@@ -48,8 +48,8 @@ def test_peers_are_those_that_came_to_the_rung_whatever_became_of_them() -> None
     first = table.peers(trials, level=0, besides=1)
     assert first.values.tolist() == [[-0.1], [-0.2], [-0.2]]
     second = table.peers(trials, level=1, besides=7)
-    assert second.values.tolist() == [[-0.3], [-0.4], [-0.1]]
-    assert second.costs.tolist() == [[0.0], [20.0], [30.0]]
+    assert second.values.tolist() == [[-0.3], [-0.1], [-0.4]]
+    assert second.costs.tolist() == [[0.0], [30.0], [20.0]]
     assert np.array_equal(second.finals, [[-0.5], [np.nan], [np.nan]], equal_nan=True)
     assert table.peers([], level=0, besides=0).values.shape == (0, 1)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,15 +29,6 @@ class Stopped(Exception):
         self.decision, self.progress = decision, progress
 
 
-@dataclass(frozen=True)
-class _Row:
-    """What one trial came to: values a rung, costs, and values after its training in full or NaN."""
-
-    rungs: Sequence[Sequence[float]]
-    costs: Sequence[float]
-    final: Sequence[float]
-
-
 class RungTable:
     """The rungs of a study's trials; what is finished is read once.
 
@@ -49,7 +41,8 @@ class RungTable:
         self.qualities = [o for o in objectives if o.kind == "quality"]
         self.costs = [o for o in objectives if o.kind == "cost"]
         self.names = [o.name for o in self.qualities]
-        self._finished: dict[int, _Row | None] = {}
+        self._read: set[int] = set()
+        self._finished: dict[int, Peers] = defaultdict(lambda: self._at([], 0))
 
     def report(self, reports: Mapping[int, Mapping[str, float]], costs: Mapping[str, float]) -> Report:
         """Return what a trial came to at the last of its rungs."""
@@ -65,33 +58,38 @@ class RungTable:
             level: which rung, from 0. Trials of other lengths are compared at the same level, the same share of training.
             besides: the trial that is compared with them.
         """
-        rows = [row for trial in trials if trial.number != besides and (row := self._row(trial))]
-        rows = [row for row in rows if len(row.rungs) > level]
+        fresh = [trial for trial in trials if trial.number not in self._read]
+        finished = [trial for trial in fresh if trial.state.is_finished()]
+        self._read.update(trial.number for trial in finished)
+        for known in range(max(map(_levels, finished), default=0)):
+            self._finished[known] = _joined(self._finished[known], self._at(finished, known))
+        running = [trial for trial in fresh if not trial.state.is_finished() and trial.number != besides]
+        return _joined(self._finished[level], self._at(running, level))
+
+    def _at(self, trials: Iterable[FrozenTrial], level: int) -> Peers:
+        there = [trial for trial in trials if _levels(trial) > level]
+        reports = [trial.user_attrs[Attr.RUNGS] for trial in there]
+        values = [at[sorted(at, key=int)[level]] for at in reports]
         return Peers(
-            values=_oriented([row.rungs[level] for row in rows], self.qualities),
-            costs=_oriented([row.costs for row in rows], self.costs),
-            finals=_oriented([row.final for row in rows], self.qualities),
+            values=_oriented([[at[name] for name in self.names] for at in values], self.qualities),
+            costs=_oriented(
+                [[trial.user_attrs[Attr.COSTS][o.name] for o in self.costs] for trial in there], self.costs
+            ),
+            finals=_oriented([self._final(trial) for trial in there], self.qualities),
         )
 
-    def _row(self, trial: FrozenTrial) -> _Row | None:
-        if trial.number in self._finished:
-            return self._finished[trial.number]
-        row = self._read(trial)
-        if trial.state.is_finished():
-            self._finished[trial.number] = row
-        return row
+    def _final(self, trial: FrozenTrial) -> list[float]:
+        if trial.state != TrialState.COMPLETE or trial.user_attrs.get(Attr.OUTCOME) == "stopped":
+            return [np.nan] * len(self.qualities)
+        return [v for v, o in zip(trial.values, self.objectives, strict=True) if o.kind == "quality"]
 
-    def _read(self, trial: FrozenTrial) -> _Row | None:
-        reports = trial.user_attrs.get(Attr.RUNGS)
-        if not reports:
-            return None
-        full = trial.state == TrialState.COMPLETE and trial.user_attrs.get(Attr.OUTCOME) != "stopped"
-        values = dict(zip((o.name for o in self.objectives), trial.values or (), strict=False)) if full else {}
-        return _Row(
-            rungs=[[reports[epoch][name] for name in self.names] for epoch in sorted(reports, key=int)],
-            costs=[trial.user_attrs[Attr.COSTS][o.name] for o in self.costs],
-            final=[values.get(o.name, np.nan) for o in self.qualities],
-        )
+
+def _levels(trial: FrozenTrial) -> int:
+    return len(trial.user_attrs.get(Attr.RUNGS) or ())
+
+
+def _joined(a: Peers, b: Peers) -> Peers:
+    return Peers(*(np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in fields(Peers)))
 
 
 def _oriented(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
