@@ -51,7 +51,7 @@ def test_peers_are_those_that_came_to_the_rung_whatever_became_of_them() -> None
     assert second.values.tolist() == [[-0.3], [-0.1], [-0.4]]
     assert second.costs.tolist() == [[0.0], [30.0], [20.0]]
     assert np.array_equal(second.finals, [[-0.5], [np.nan], [np.nan]], equal_nan=True)
-    assert table.peers([], level=0, besides=0).values.shape == (0, 1)
+    assert RungTable(OBJECTIVES).peers([], level=0, besides=0).values.shape == (0, 1)
 
 
 def test_what_is_finished_is_read_once_and_what_runs_again() -> None:

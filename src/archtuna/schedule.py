@@ -14,7 +14,7 @@ from archtuna.signature import Bounds, parameters_of_dataclass
 
 SHORTEST = 6
 """Trainings of fewer epochs are not stopped: too little is saved, and too little is known by then."""
-ENOUGH = 8
+ENOUGH = 6
 """How many trials must have been trained in full before one is stopped."""
 SPREADS = 2.0
 """How many standard deviations better than its forecast a trial might end."""
@@ -25,13 +25,13 @@ class Schedule:
     """The rungs at which trials are compared; those without a chance of the front are stopped there.
 
     Attributes:
-        first: epochs before the first rung; None is a ninth of a training's epochs.
+        first: epochs before the first rung; None is a fifteenth of a training's epochs.
         factor: how many times as many epochs each further rung comes at.
         off: whether no trial is stopped.
     """
 
     first: Annotated[int, Bounds(1, 100_000)] | None = None
-    factor: Annotated[float, Bounds(1.2, 10)] = 1.5
+    factor: Annotated[float, Bounds(1.1, 10)] = 1.25
     off: bool = False
 
     def __post_init__(self) -> None:
@@ -45,18 +45,18 @@ class Schedule:
         """Return the epochs after which a training of so many is looked at, ascending; none where it is too short.
 
         >>> Schedule().rungs(27)
-        (3, 5, 7, 11, 16, 23)
+        (2, 3, 4, 5, 6, 8, 10, 12, 15, 19, 24)
         """
         if self.off or epochs < SHORTEST:
             return ()
-        at, rungs = float(self.first or max(1, round(epochs / 9))), []
+        at, rungs = float(self.first or max(1, round(epochs / 15))), []
         while round(at) < epochs:
             rungs.append(round(at))
             at = max(at * self.factor, at + 1)
         return tuple(rungs)
 
     def __str__(self) -> str:
-        first = "a ninth of its epochs" if self.first is None else f"epoch {self.first}"
+        first = "a fifteenth of its epochs" if self.first is None else f"epoch {self.first}"
         return "off" if self.off else f"first at {first}, then at {self.factor:g} times as many"
 
 
@@ -160,7 +160,9 @@ def hopeful(values: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.n
     ahead = values - at_rung.mean(axis=0)
     rest = finals - finals.mean(axis=0) - slope * x
     variance = (rest**2).sum(axis=0) / (n - 2) * (1 + 1 / n + ahead**2 / square)
-    best = finals.mean(axis=0) + slope * ahead - SPREADS * np.sqrt(variance)
+    # Student's t for so few trials, by the first term of its expansion in the degrees of freedom.
+    spreads = SPREADS + (SPREADS**3 + SPREADS) / (4 * (n - 2))
+    best = finals.mean(axis=0) + slope * ahead - spreads * np.sqrt(variance)
     best[0] = min(best[0], values[0])  # The kept epoch is the best by the first quality, which never gets worse.
     return best
 
