@@ -120,6 +120,7 @@ class Pool:
     Attributes:
         objectives: of the study.
         best: the best epoch so far by the first quality: networks × epochs × qualities.
+        hints: the lowest loss so far and the logarithm of the learning rate: networks × epochs × 2.
         costs: networks × costs.
         seconds: how long an epoch takes, in proportion to MACs.
         worst: of each value, for the hypervolume.
@@ -127,6 +128,7 @@ class Pool:
 
     objectives: Sequence[Objective]
     best: np.ndarray
+    hints: np.ndarray
     costs: np.ndarray
     seconds: np.ndarray
     worst: np.ndarray
@@ -144,7 +146,10 @@ class Pool:
         best = np.take_along_axis(curves.astype(float), kept_epochs[:, :, None], axis=1)
         worst = [math.log(10) if o.name == "loss" else 0.0 for o in qualities]
         macs = kept["costs"][:, COSTS.index("macs")]
-        return cls(objectives, best, costs, macs / macs.mean(), np.array([*worst, *costs.max(axis=0) * 1.001]))
+        lowest = np.minimum.accumulate(kept["curves"][:, :, QUALITIES.index("loss")].astype(float), axis=1)
+        rates = np.log([json.loads(text)["training.lr"] for text in kept["decisions"]])
+        hints = np.stack([lowest, np.broadcast_to(rates[:, None], lowest.shape)], axis=-1)
+        return cls(objectives, best, hints, costs, macs / macs.mean(), np.array([*worst, *costs.max(axis=0) * 1.001]))
 
     @property
     def epochs(self) -> int:
@@ -178,12 +183,14 @@ class Table:
         others[besides] = False
         found = np.flatnonzero(others)
         finals = np.where(self.full[found, None], self.pool.best[found, -1], np.nan)
-        return Peers(self.pool.best[found, self.rungs[level] - 1], self.pool.costs[found], finals)
+        epoch = self.rungs[level] - 1
+        return Peers(self.pool.best[found, epoch], self.pool.hints[found, epoch], self.pool.costs[found], finals)
 
     def report(self, network: int, level: int) -> Report:
         qualities = [o for o in self.pool.objectives if o.kind == "quality"]
-        epoch = self.rungs[level]
-        return Report(epoch, self.pool.best[network, epoch - 1], self.pool.costs[network], qualities)
+        epoch, pool = self.rungs[level], self.pool
+        at = pool.best[network, epoch - 1], pool.hints[network, epoch - 1], pool.costs[network]
+        return Report(epoch, *at, qualities)
 
 
 Rule = Callable[[Report, Peers], bool]
@@ -417,11 +424,12 @@ def run(data: Path, seed: int, trials: int, workers: int, sampler: str, names: S
 # --- cost -------------------------------------------------------------------------------------------
 
 
-def cost(storage: str, trials: int, reports: int) -> list[str]:
+def cost(storage: str, trials: int, count: int) -> list[str]:
     """Return how long a report at a rung and its decision take in a study of so many trials."""
     import optuna
 
-    from archtuna.rungs import RungTable
+    from archtuna.evaluate import Progress
+    from archtuna.rungs import Reports, RungTable
     from archtuna.storage import Attr, open_storage
 
     objectives = objectives_of(("f1", "macs", "params"))
@@ -432,14 +440,18 @@ def cost(storage: str, trials: int, reports: int) -> list[str]:
     running = study.ask()
     running.set_user_attr(Attr.COSTS, {"params": 5e4, "macs": 5e5})
     table, seconds = RungTable(objectives), {"write": [], "read": [], "decide": []}
-    for i in range(reports + 1):
+    for i in range(count + 1):
+        reports = Reports(Schedule(first=3, factor=2), table.qualities)
+        for epoch in (3, 6):
+            reports.take(Progress(epoch, 60, {}, epoch, {"f1": 0.4 + 1e-4 * i}, 0.0))
         marks = [time.perf_counter()]
-        opened.set_trial_user_attr(running._trial_id, Attr.RUNGS, {"3": {"f1": 0.4}, "6": {"f1": 0.4 + i * 1e-4}})
+        written = {str(epoch): values for epoch, values in reports.at.items()}
+        opened.set_trial_user_attr(running._trial_id, Attr.RUNGS, written)
         marks.append(time.perf_counter())
         seen = study.get_trials(deepcopy=False)
         marks.append(time.perf_counter())
         peers = table.peers(seen, level=1, besides=running.number)
-        decide(table.report({6: {"f1": 0.4 + i * 1e-4}}, {"params": 5e4, "macs": 5e5}), peers)
+        decide(table.report(reports, {"params": 5e4, "macs": 5e5}, lr=0.002), peers)
         marks.append(time.perf_counter())
         if i:  # The first reads everything, as a worker does once.
             for part, a, b in zip(seconds, marks, marks[1:], strict=False):
@@ -462,7 +474,7 @@ def _trials(number: int) -> list[Any]:
     for i in range(number):
         f1, costs = draws.uniform(0.3, 0.5), {"params": draws.uniform(1e4, 1e5), "macs": draws.uniform(1e5, 1e6)}
         rungs = {str(rung): {"f1": f1 + 0.01 * k} for k, rung in enumerate((3, 6, 12)[: 1 + i % 4])}
-        attrs = {Attr.COSTS: costs, Attr.RUNGS: rungs, Attr.ARCHITECTURE: architecture, Attr.METRICS: {"f1": f1}}
+        attrs = {Attr.COSTS: costs, Attr.RUNGS: rungs, Attr.ARCHITECTURE: architecture, Attr.RECIPE: {"lr": 0.002}}
         full = i % 4 == 3
         values = [f1, costs["macs"], costs["params"]] if full else None
         state = TrialState.COMPLETE if full else TrialState.PRUNED

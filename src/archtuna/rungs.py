@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -13,12 +14,15 @@ from optuna.trial import Trial, TrialState
 
 from archtuna.evaluate import Progress
 from archtuna.objective import Objective
-from archtuna.schedule import Decision, Peers, Report
+from archtuna.schedule import Decision, Peers, Report, Schedule
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
 
 if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
+
+LOWEST_LOSS = "lowest_loss"
+"""The key of a report for the lowest loss of any epoch so far, where the evaluator tells a loss."""
 
 
 class Stopped(Exception):
@@ -27,6 +31,29 @@ class Stopped(Exception):
     def __init__(self, decision: Decision, progress: Progress) -> None:
         super().__init__(decision.reason)
         self.decision, self.progress = decision, progress
+
+
+class Reports:
+    """What one trial reports at its rungs.
+
+    Args:
+        schedule: says when.
+        qualities: the study's.
+    """
+
+    def __init__(self, schedule: Schedule, qualities: Sequence[Objective]) -> None:
+        self.schedule, self.names = schedule, [o.name for o in qualities]
+        self.at: dict[int, dict[str, float]] = {}
+        self._lowest = np.inf
+
+    def take(self, progress: Progress) -> bool:
+        """Take an epoch in, and return whether it is a rung."""
+        self._lowest = min(self._lowest, progress.metrics.get("loss", np.inf))
+        if progress.epoch not in self.schedule.rungs(progress.epochs):
+            return False
+        report = {name: float(progress.best[name]) for name in self.names}
+        self.at[progress.epoch] = report if np.isinf(self._lowest) else {**report, LOWEST_LOSS: float(self._lowest)}
+        return True
 
 
 class RungTable:
@@ -44,11 +71,12 @@ class RungTable:
         self._read: set[int] = set()
         self._finished: dict[int, Peers] = defaultdict(lambda: self._at([], 0))
 
-    def report(self, reports: Mapping[int, Mapping[str, float]], costs: Mapping[str, float]) -> Report:
+    def report(self, reports: Reports, costs: Mapping[str, float], lr: float) -> Report:
         """Return what a trial came to at the last of its rungs."""
-        epoch = max(reports)
-        values = _oriented([[reports[epoch][name] for name in self.names]], self.qualities)[0]
-        return Report(epoch, values, _oriented([[costs[o.name] for o in self.costs]], self.costs)[0], self.qualities)
+        epoch = max(reports.at)
+        values = _oriented([[reports.at[epoch][name] for name in self.names]], self.qualities)[0]
+        known = _oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
+        return Report(epoch, values, np.array(_hints(reports.at[epoch], lr)), known, self.qualities)
 
     def peers(self, trials: Iterable[FrozenTrial], level: int, besides: int) -> Peers:
         """Return what other trials came to at a rung, whatever became of them since.
@@ -67,21 +95,28 @@ class RungTable:
         return _joined(self._finished[level], self._at(running, level))
 
     def _at(self, trials: Iterable[FrozenTrial], level: int) -> Peers:
-        there = [trial for trial in trials if _levels(trial) > level]
-        reports = [trial.user_attrs[Attr.RUNGS] for trial in there]
-        values = [at[sorted(at, key=int)[level]] for at in reports]
+        there = [(trial, trial.user_attrs) for trial in trials if _levels(trial) > level]
+        at = [attrs[Attr.RUNGS][sorted(attrs[Attr.RUNGS], key=int)[level]] for _, attrs in there]
+        hints = [_hints(one, attrs[Attr.RECIPE]["lr"]) for one, (_, attrs) in zip(at, there, strict=True)]
         return Peers(
-            values=_oriented([[at[name] for name in self.names] for at in values], self.qualities),
-            costs=_oriented(
-                [[trial.user_attrs[Attr.COSTS][o.name] for o in self.costs] for trial in there], self.costs
-            ),
-            finals=_oriented([self._final(trial) for trial in there], self.qualities),
+            values=_oriented([[one[name] for name in self.names] for one in at], self.qualities),
+            hints=np.array(hints, dtype=float).reshape(len(there), 2),
+            costs=_oriented([[attrs[Attr.COSTS][o.name] for o in self.costs] for _, attrs in there], self.costs),
+            finals=_oriented([self._final(trial) for trial, _ in there], self.qualities),
         )
 
     def _final(self, trial: FrozenTrial) -> list[float]:
         if trial.state != TrialState.COMPLETE or trial.user_attrs.get(Attr.OUTCOME) == "stopped":
             return [np.nan] * len(self.qualities)
         return [v for v, o in zip(trial.values, self.objectives, strict=True) if o.kind == "quality"]
+
+
+def _hints(report: Mapping[str, float], lr: float) -> list[float]:
+    """Return what forecasts an end beside the qualities, as measured in ``benchmarks/stopping.py``.
+
+    The lowest loss climbs less by luck than F1 does, and how much of the climb is left depends on the learning rate.
+    """
+    return [report.get(LOWEST_LOSS, 0.0), math.log(lr)]
 
 
 def _levels(trial: FrozenTrial) -> int:

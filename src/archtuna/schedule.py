@@ -14,9 +14,11 @@ from archtuna.signature import Bounds, parameters_of_dataclass
 
 SHORTEST = 6
 """Trainings of fewer epochs are not stopped: too little is saved, and too little is known by then."""
-ENOUGH = 6
-"""How many trials must have been trained in full before one is stopped."""
-SPREADS = 2.0
+STEP = 0.15
+"""The longest way from rung to rung, and from the last one to the end, as a share of a training's epochs."""
+ENOUGH = 4
+"""How many more trials must have been trained in full than there are values that a forecast is made from."""
+SPREADS = 2.2
 """How many standard deviations better than its forecast a trial might end."""
 
 
@@ -25,13 +27,13 @@ class Schedule:
     """The rungs at which trials are compared; those without a chance of the front are stopped there.
 
     Attributes:
-        first: epochs before the first rung; None is a fifteenth of a training's epochs.
-        factor: how many times as many epochs each further rung comes at.
+        first: epochs before the first rung; None is a 25th of a training's epochs, at least 1.
+        factor: how many times as many epochs each further rung comes at, until rungs are 15 % of the epochs apart.
         off: whether no trial is stopped.
     """
 
     first: Annotated[int, Bounds(1, 100_000)] | None = None
-    factor: Annotated[float, Bounds(1.1, 10)] = 1.25
+    factor: Annotated[float, Bounds(1.1, 10)] = 2.0
     off: bool = False
 
     def __post_init__(self) -> None:
@@ -45,18 +47,18 @@ class Schedule:
         """Return the epochs after which a training of so many is looked at, ascending; none where it is too short.
 
         >>> Schedule().rungs(27)
-        (2, 3, 4, 5, 6, 8, 10, 12, 15, 19, 24)
+        (1, 2, 4, 8, 12, 16, 20)
         """
         if self.off or epochs < SHORTEST:
             return ()
-        at, rungs = float(self.first or max(1, round(epochs / 15))), []
-        while round(at) < epochs:
-            rungs.append(round(at))
-            at = max(at * self.factor, at + 1)
+        at, step, rungs = self.first or max(1, round(epochs / 25)), max(1, round(STEP * epochs)), []
+        while at <= epochs - step:
+            rungs.append(at)
+            at += max(1, min(round(at * (self.factor - 1)), step))
         return tuple(rungs)
 
     def __str__(self) -> str:
-        first = "a fifteenth of its epochs" if self.first is None else f"epoch {self.first}"
+        first = "a 25th of its epochs" if self.first is None else f"epoch {self.first}"
         return "off" if self.off else f"first at {first}, then at {self.factor:g} times as many"
 
 
@@ -78,12 +80,14 @@ class Report:
     Attributes:
         epoch: of the rung.
         values: the best so far, one a quality; smaller is better here and below.
+        hints: what else says something of the end, in no direction; there may be none.
         costs: the known costs that are objectives; there may be none.
         qualities: the objectives that ``values`` are of, for words.
     """
 
     epoch: int
     values: np.ndarray
+    hints: np.ndarray
     costs: np.ndarray
     qualities: Sequence[Objective]
 
@@ -94,11 +98,13 @@ class Peers:
 
     Attributes:
         values: peers × qualities.
+        hints: peers × hints.
         costs: peers × costs.
         finals: peers × qualities, at the end of a training in full; NaN where there was none.
     """
 
     values: np.ndarray
+    hints: np.ndarray
     costs: np.ndarray
     finals: np.ndarray
 
@@ -131,9 +137,11 @@ def decide(report: Report, peers: Peers) -> Decision:
     """
     no_dearer = (peers.costs <= report.costs).all(axis=1)
     full = np.isfinite(peers.finals).all(axis=1)
-    if full.sum() < ENOUGH:
+    now, at_rung = np.hstack([report.values, report.hints]), np.hstack([peers.values, peers.hints])
+    if full.sum() < len(now) + ENOUGH:
         return Decision(False)
-    best = hopeful(report.values, peers.values[full], peers.finals[full])
+    best = hopeful(now, at_rung[full], peers.finals[full])
+    best[0] = min(best[0], report.values[0])  # The kept epoch is the best by the first quality, which gets no worse.
     bar = peers.finals[full & no_dearer]
     above = (bar <= best).all(axis=1)
     if not above.any():
@@ -143,28 +151,28 @@ def decide(report: Report, peers: Peers) -> Decision:
     return Decision(True, quantile, _words(report, best, bar[above][0], int(beaten.sum()), int(no_dearer.sum())))
 
 
-def hopeful(values: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.ndarray:
-    """Return what a trial would come to with a good rest of its training.
+def hopeful(now: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.ndarray:
+    """Return what a trial would come to with a good rest of its training, one value a quality.
 
-    A straight line from the values at the rung to those at the end, one for each quality, forecasts the end; ``SPREADS``
-    standard deviations of such a forecast are added. A rung that says little of the end gives a flat line and a wide
-    spread, so nobody is stopped there.
+    A linear regression on trials that were trained in full forecasts the end, and ``SPREADS`` standard deviations of such a
+    forecast are added. A rung that says little of the end gives a flat forecast and a wide spread: nobody is stopped there.
 
     Args:
-        values: of the trial at the rung.
-        at_rung, finals: of trials that were trained in full, trials × qualities.
+        now: what the trial came to at the rung.
+        at_rung: the same of the trials that were trained in full, trials × values.
+        finals: what those ended with, trials × qualities.
     """
-    n, x = len(finals), at_rung - at_rung.mean(axis=0)
-    square = np.maximum((x**2).sum(axis=0), 1e-12)
-    slope = np.maximum((x * finals).sum(axis=0) / square, 0.0)
-    ahead = values - at_rung.mean(axis=0)
-    rest = finals - finals.mean(axis=0) - slope * x
-    variance = (rest**2).sum(axis=0) / (n - 2) * (1 + 1 / n + ahead**2 / square)
-    # Student's t for so few trials, by the first term of its expansion in the degrees of freedom.
-    spreads = SPREADS + (SPREADS**3 + SPREADS) / (4 * (n - 2))
-    best = finals.mean(axis=0) + slope * ahead - spreads * np.sqrt(variance)
-    best[0] = min(best[0], values[0])  # The kept epoch is the best by the first quality, which never gets worse.
-    return best
+    n, mean, scale = len(finals), at_rung.mean(axis=0), np.maximum(at_rung.std(axis=0), 1e-9)
+    left, sizes, right = np.linalg.svd((at_rung - mean) / scale, full_matrices=False)
+    told = sizes > 1e-6 * sizes.max()  # What is the same for all, or follows from the rest, tells nothing.
+    left, right, ahead = left[:, told], right[told], (now - mean) / scale
+    place, slopes, free = right @ ahead / sizes[told], left.T @ finals, n - 1 - len(right)
+    if np.abs(ahead - right.T @ (right @ ahead)).max() > 1e-3:
+        return np.full(finals.shape[1], -np.inf)  # It differs in what is the same for all: nobody knows its end.
+    rest = finals - finals.mean(axis=0) - left @ slopes
+    spread = np.sqrt((rest**2).sum(axis=0) / free * (1 + 1 / n + place @ place))
+    # Student's t where few trials tell the spread, by the first term of its expansion.
+    return finals.mean(axis=0) + place @ slopes - (SPREADS + (SPREADS**3 + SPREADS) / (4 * free)) * spread
 
 
 def _words(report: Report, best: np.ndarray, bar: np.ndarray, beaten: int, peers: int) -> str:
