@@ -74,6 +74,7 @@ def test_a_mistake_is_one_error_without_traceback(capsys, tmp_path, monkeypatch,
     "arguments",
     [
         ["nonsense"], ["check"], ["search", "f.yaml"], ["check", "f", "--input-size", "big"], ["search", "f", "--out", "o", "--trials", "0"],
+        ["search", "f", "--out", "o", "--first-rung", "0"], ["search", "f", "--out", "o", "--first-rung", "2", "--no-stopping"],
         ["search", "f", "--out", "o", "--fraction", "2"], ["show", "run", "x"], [], ["repeat"], ["repeat", "run", "--seeds", "0"],
         ["repeat", "run", "--numbers", "3,x"], ["search", "f", "--out", "o", "--repeats", "0"],
     ],

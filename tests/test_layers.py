@@ -14,7 +14,7 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter"),
     (
-        *("bench", "final", "predict", "driver", "repeater", "worker", "study", "repeats", "spec", "runs", "siblings"),
+        *("bench", "final", "predict", "driver", "repeater", "worker", "rungs", "study", "repeats", "spec", "runs", "siblings"),
         *("proposer", "sampler", "known_costs", "draft", "coding", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate",),
@@ -25,7 +25,7 @@ ROWS = [
         *("equality", "operations", "model"),
     ),
     ("blocks",),
-    ("architecture", "recipe", "objective", "selection", "settings", "improvement", "surrogate", "tables"),
+    ("architecture", "recipe", "objective", "selection", "schedule", "settings", "improvement", "surrogate", "tables"),
     ("registry", "signature", "document", "files", "errors"),
 ]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

@@ -3,7 +3,7 @@ import pytest
 import archtuna
 
 PUBLIC = {
-    "Architecture", "ArchtunaError", "Candidate", "Data", "Recipe", "Row", "SearchSpace", "Study", "block", "build", "costs_of",
+    "Architecture", "ArchtunaError", "Candidate", "Data", "Recipe", "Row", "Schedule", "SearchSpace", "Study", "block", "build", "costs_of",
     "export", "load", "search", "train",
 }  # fmt: skip
 

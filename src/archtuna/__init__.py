@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from archtuna.model import build
     from archtuna.recipe import Recipe
     from archtuna.registry import block
+    from archtuna.schedule import Schedule
     from archtuna.space import Candidate, SearchSpace
     from archtuna.study import Study
     from archtuna.training import train
@@ -37,6 +38,7 @@ _HOMES = {
     "Data": "data",
     "Recipe": "recipe",
     "Row": "architecture",
+    "Schedule": "schedule",
     "SearchSpace": "space",
     "Study": "study",
     "block": "registry",
@@ -55,6 +57,7 @@ __all__ = [
     "Data",
     "Recipe",
     "Row",
+    "Schedule",
     "SearchSpace",
     "Study",
     "block",

@@ -284,6 +284,11 @@ def _search(verbs: Any) -> None:
     parser.add_argument(
         "--repeats", type=_count, metavar="N", help="then train the front again N times, with other seeds (none)"
     )
+    stopping = parser.add_mutually_exclusive_group()
+    stopping.add_argument("--no-stopping", action="store_true", help="train every network to its end")
+    stopping.add_argument(
+        "--first-rung", type=_count, metavar="N", help="epochs before the first look at a trial (a share of its epochs)"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress")
     _flag(parser, "data", "epochs", "input-size", "device", "storage", "json")
 
@@ -319,12 +324,20 @@ def _run_search(arguments: argparse.Namespace) -> int:
             fraction=arguments.fraction,
             device=arguments.device,
             repeats=arguments.repeats,
+            stopping=_schedule(arguments),
             on_event=show.take,
         )
     with study:
         if not (arguments.json or arguments.quiet):
             _print_lines(_ending(study, arguments))
     return 130 if show.reason == "interrupted" else 0
+
+
+def _schedule(arguments: argparse.Namespace) -> Any:
+    """Return what the arguments say of early stopping, or None where they leave it to the file."""
+    from archtuna.schedule import Schedule
+
+    return Schedule(first=arguments.first_rung) if arguments.first_rung else False if arguments.no_stopping else None
 
 
 def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:

@@ -29,6 +29,7 @@ from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
+from archtuna.schedule import Schedule, schedule_of
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
@@ -73,6 +74,7 @@ def search(
     device: str | None = None,
     near: int = NEAR,
     repeats: int | None = None,
+    stopping: bool | Schedule | None = None,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
 ) -> Study:
@@ -104,6 +106,7 @@ def search(
         near: checkpoints kept behind the front.
         repeats: how many times the networks of the front are trained again afterwards, with other seeds (see ``repeat``);
             ``time`` is that of the search alone.
+        stopping: whether trials without a chance of the front are stopped early (they are, by default), or a ``Schedule``.
         evaluator: what stands in for training: a function of a candidate that returns its metrics or yields them once per
             epoch, an ``Evaluator``, or ``module:name`` of one; several workers need the latter.
         on_event: told of each event, as a plain dictionary.
@@ -118,6 +121,7 @@ def search(
     plan = _plan(
         space, data, out=out, objectives=objectives, seed=seed, limits=limits, input_size=input_size,
         fraction=fraction, training={**(training or {}), **({} if epochs is None else {"epochs": epochs})},
+        stopping=stopping,
     )  # fmt: skip
     settings = plan.space.settings.search
     workers = int(_first(workers, settings.get("workers"), 1))
@@ -228,6 +232,7 @@ def _plan(
     input_size: int | tuple[int, int] | None,
     fraction: float | None,
     training: Mapping[str, Any],
+    stopping: bool | Schedule | None,
 ) -> _Plan:
     from archtuna.data import Data
 
@@ -259,9 +264,17 @@ def _plan(
         seed=_first(seed, file.settings.search.get("seed"), 0),
         reference=reference_of(objectives_of(names), len(data.classes), bounds, _largest(space)),
         versions=versions(),
+        stopping=asdict(_schedule(stopping, file.settings.search)),
     )  # fmt: skip
     folder = Path(out).expanduser() if out is not None else Path("runs") / Path(data.source).stem
     return _Plan(folder, space, spec, data, split)
+
+
+def _schedule(given: bool | Schedule | None, settings: Mapping[str, Any]) -> Schedule:
+    """Return when trials are looked at: as given, as the file says, or the default."""
+    if isinstance(given, Schedule):
+        return given
+    return schedule_of(settings if given is None else {**settings, "stopping": given})
 
 
 def _input_size(space: SearchSpace, data: Data, given: int | tuple[int, int] | None) -> tuple[int, int] | None:

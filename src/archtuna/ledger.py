@@ -15,7 +15,7 @@ import numpy as np
 
 from archtuna.claims import evaluation_in
 from archtuna.objective import Objective, hypervolume, oriented
-from archtuna.storage import Attr
+from archtuna.storage import STOPPED_CONSTRAINT, Attr
 
 if TYPE_CHECKING:
     import optuna
@@ -35,7 +35,7 @@ def state_of(trial: FrozenTrial) -> str:
     """Return our word for the state of one of Optuna's trials."""
     outcome = trial.user_attrs.get(Attr.OUTCOME)
     name = trial.state.name
-    if name == "PRUNED":
+    if name == "PRUNED" or (name == "COMPLETE" and outcome == "stopped"):
         return outcome or "stopped"
     if name == "FAIL":
         return "duplicate" if outcome == "duplicate" else outcome or "failed"
@@ -59,7 +59,7 @@ def result_of(trial: FrozenTrial) -> Mapping[str, Any]:
 
 def is_feasible(trial: FrozenTrial) -> bool:
     """Return whether a trial keeps every limit that was written on it."""
-    return all(value <= 0 for value in trial.constraints.values())
+    return all(value <= 0 for name, value in trial.constraints.items() if name != STOPPED_CONSTRAINT)
 
 
 # --- fronts ------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Ledger:
         for number in [*self._open, *range(seen, len(self.trials))]:
             trial = self.trials[number]
             self._take(number, trial)
-            if trial.state.name == "COMPLETE":
+            if state_of(trial) == "complete":
                 done.append(trial)
         if done:
             self._complete(done)

@@ -11,6 +11,7 @@ from archtuna.costs import costs_of
 from archtuna.model import check_output, table
 from archtuna.objective import OBJECTIVES, Objective
 from archtuna.registry import Block
+from archtuna.schedule import schedule_of
 from archtuna.selection import noise_marks
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
 from archtuna.space import MOST_NETWORKS
@@ -181,6 +182,9 @@ def setting_lines(space: SearchSpace) -> list[str]:
             value = own.get(field.name, getattr(defaults, field.name))
             mark = "" if field.name in own else "  # default"
             lines.append(f"  {field.name}: {'null' if value is None else value}{mark}")
+    epochs = space.default().recipe.epochs
+    rungs = ", ".join(map(str, schedule_of(given.search).rungs(epochs))) or "none"
+    lines.append(f"rungs: {rungs} of {epochs} epochs")
     lines.append(
         f"objectives: {', '.join(given.objectives or DEFAULT_OBJECTIVES)}{'' if given.objectives else '  # default'}"
     )

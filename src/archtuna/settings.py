@@ -48,6 +48,8 @@ class SearchSettings:
         seed: of the sampler; the recipe has the seed of training.
         repeats: runs with other seeds that each network of the front gets afterwards, or null for none.
         screen: score of untrained networks by which the first ones of a new study are chosen from a random pool.
+        stopping: whether trials without a chance of the front are stopped early; see ``Schedule``.
+        first_rung: epochs before the first look at a trial, or null for a share of its epochs.
     """
 
     trials: Annotated[int, Bounds(1, 10**7)] | None = None
@@ -57,6 +59,8 @@ class SearchSettings:
     seed: Annotated[int, Bounds(0, 2**31)] = 0
     repeats: Annotated[int, Bounds(1, 1000)] | None = None
     screen: Literal["none", "synflow", "naswot", "macs"] = "none"
+    stopping: bool = True
+    first_rung: Annotated[int, Bounds(1, 100_000)] | None = None
 
 
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archtuna import checkpoint
 from archtuna.errors import StudyError
 from archtuna.objective import Limit, Objective
+from archtuna.schedule import Schedule
 
 if TYPE_CHECKING:
     from archtuna.space import SearchSpace
@@ -34,6 +35,7 @@ class Spec:
         seed: of the search.
         reference: for each objective the ideal and the worst value that counts for the hypervolume.
         versions: of the libraries at the study's creation.
+        stopping: the fields of its ``Schedule``; None in a study from before there was one, which stops nothing.
     """
 
     space: Mapping[str, str]
@@ -46,6 +48,12 @@ class Spec:
     seed: int | None
     reference: Mapping[str, tuple[float, float]]
     versions: Mapping[str, str]
+    stopping: Mapping[str, Any] | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """When trials are looked at, and whether any is stopped early."""
+        return Schedule(off=True) if self.stopping is None else Schedule(**self.stopping)
 
     def to_dict(self) -> dict[str, Any]:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -61,12 +69,13 @@ class Spec:
         if plain.get("format", 0) > FORMAT:
             raise StudyError("the study was made by a newer archtuna", hint="pip install --upgrade archtuna")
         try:
-            values = {f.name: plain[f.name] for f in fields(cls)}
+            values = {f.name: plain[f.name] for f in fields(cls) if f.name != "stopping"}
         except KeyError as error:
             raise StudyError(f"the study's record lacks {error}") from None
         size = values["input_size"]
         values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
         values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}
+        values["stopping"] = plain.get("stopping")
         return cls(**{**values, "objectives": tuple(values["objectives"]), "limits": tuple(values["limits"])})
 
     def differences(self, other: Spec) -> list[str]:
@@ -89,6 +98,8 @@ class Spec:
             yield f"training.{name}", self.training.get(name, "the file's"), other.training.get(name, "the file's")
         for name in ("objectives", "limits", "fraction", "input_size", "seed"):
             yield name, getattr(self, name), getattr(other, name)
+        if self.stopping is not None and other.stopping is not None:
+            yield "stopping", str(self.schedule), str(other.schedule)
 
 
 def _line_differences(mine: str, theirs: str) -> list[str]:

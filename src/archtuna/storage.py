@@ -55,6 +55,7 @@ class Attr:
         "archtuna:epochs",
         "archtuna:seconds",
     )  # until 0.1; see ledger.result_of
+    RUNGS = "archtuna:rungs"
     OUTCOME = "archtuna:outcome"
     REASON = "archtuna:reason"
     TRACEBACK = "archtuna:traceback"
@@ -68,6 +69,9 @@ class Attr:
 
 ERROR_CONSTRAINT = "archtuna:error"
 """The constraint that an architecture which cannot be trained breaks, so that samplers learn to avoid its like."""
+
+STOPPED_CONSTRAINT = "archtuna:stopped"
+"""The constraint that a trial which was stopped early breaks, by less the later it was and the fewer were better."""
 
 
 def open_storage(storage: str | BaseStorage | None, folder: Path) -> BaseStorage:

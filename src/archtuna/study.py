@@ -441,14 +441,17 @@ class Study:
 
     def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result = trial.user_attrs, result_of(trial)
-        own = dict(zip(self.spec.objectives, trial.values or (), strict=False))
+        # For a genetic sampler a stopped trial is a complete one, whose values are not those of a training in full.
+        values = (trial.values or ()) if state_of(trial) == "complete" else ()
+        own = dict(zip(self.spec.objectives, values, strict=False))
         if again:
             conditions = conditions_of(self.spec, attrs.get(Attr.KEY), attrs.get(Attr.RECIPE, {}))
             again = [run for run in again if run.wanted.conditions == conditions]
         worker = attrs.get(Attr.WORKER) or {}
+        state = state_of(trial)
         return Trial(
             number=trial.number,
-            state=state_of(trial),
+            state=state,
             values=own | {name: statistics.fmean(values) for name, values in samples(again, own).items()},
             own=own,
             again=tuple(again),

@@ -45,7 +45,9 @@ from archtuna.proposer import (
     tell,
 )
 from archtuna.registry import import_blocks
+from archtuna.rungs import Reports, RungTable, Stopped, record_stopped
 from archtuna.sampler import make_sampler, seed_of
+from archtuna.schedule import Decision, decide
 from archtuna.siblings import Found, found_elsewhere, register
 from archtuna.storage import (
     ERROR_CONSTRAINT,
@@ -284,6 +286,7 @@ class Worker:
         self.me, self.ledger = this_worker(), self.study.ledger
         self.ledger.refresh()
         self._front = self.study.front_numbers()
+        self._rungs = RungTable(self.study.objectives)
         self.proposer = Proposer(
             ledger=self.ledger,
             space=self.study.space(),
@@ -441,6 +444,9 @@ class Worker:
             return self._reuse(trial, proposal, found)
         try:
             progress = self._run(trial, proposal)
+        except Stopped as stopped:
+            self._failures.clear()
+            self._record_stopped(trial, proposal, stopped)
         except (TrialError, ShapeError) as error:
             self._record_failure(trial, getattr(error, "reason", "shape"), error.message)
         except ArchtunaError:
@@ -460,6 +466,7 @@ class Worker:
         """Evaluate a candidate to its end, or raise Interrupted."""
         epochs = iter(self.evaluator.evaluate(proposal.candidate))
         last: Progress | None = None
+        reports = Reports(self.study.spec.schedule, self._rungs.qualities)
         while True:
             with self.stop.interruptible():
                 progress = next(epochs, None)
@@ -478,9 +485,22 @@ class Worker:
             )
             if self._overdue() and last.epoch < last.epochs:
                 raise Interrupted
+            if reports.take(last):
+                judge = partial(self._judge, trial, proposal, reports)
+                decision = with_retries(judge, what=f"report on trial {trial.number}")
+                if decision.stop:
+                    raise Stopped(decision, last)
         if last is None:
             raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
         return last
+
+    def _judge(self, trial: FrozenTrial, proposal: Proposal, reports: Reports) -> Decision:
+        """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
+        written = {str(epoch): values for epoch, values in reports.at.items()}
+        self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.RUNGS, written)
+        self.ledger.refresh()
+        peers = self._rungs.peers(self.ledger.trials, level=len(written) - 1, besides=trial.number)
+        return decide(self._rungs.report(reports, proposal.costs, float(proposal.candidate.recipe.lr or 1.0)), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
@@ -512,8 +532,26 @@ class Worker:
         with_retries(partial(self._write_result, trial, attrs, values), what=what)
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
 
+    def _record_stopped(self, trial: FrozenTrial, proposal: Proposal, stopped: Stopped) -> None:
+        progress, number = stopped.progress, trial.number
+        known = {**proposal.costs, **progress.best}
+        values = [float(known[o.name]) for o in self.study.objectives]
+        write = partial(record_stopped, self.study.optuna, trial, stopped, values)
+        with_retries(write, what=f"record trial {number}")
+        self.emit(
+            {
+                "event": "stopped",
+                "number": number,
+                "epoch": progress.epoch,
+                "epochs": progress.epochs,
+                "reason": stopped.decision.reason,
+            }
+        )
+
     def _write_result(self, trial: FrozenTrial, attrs: Mapping[str, Any], values: Sequence[float]) -> None:
         with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
+            if trial.user_attrs.get(Attr.OUTCOME) is not None:  # A worker died while it recorded another one.
+                attrs = {Attr.OUTCOME: None, **attrs}
             for key, value in attrs.items():
                 self.study.optuna._storage.set_trial_user_attr(trial._trial_id, key, value)
             tell(self.study.optuna, trial, TrialState.COMPLETE, values)

@@ -1,0 +1,166 @@
+"""What trials report at rungs, what the study's others came to there, and what is recorded of one that is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers._ga import BaseGASampler
+from optuna.trial import FrozenTrial, TrialState
+
+from archtuna.evaluate import Progress
+from archtuna.objective import Objective
+from archtuna.proposer import set_constraint, tell
+from archtuna.schedule import Decision, Peers, Report, Schedule
+from archtuna.storage import STOPPED_CONSTRAINT, Attr
+
+if TYPE_CHECKING:
+    import optuna
+
+LOWEST_LOSS = "lowest_loss"
+"""The key of a report for the lowest loss of any epoch so far, where the evaluator tells a loss."""
+
+
+class Stopped(Exception):
+    """Ends the evaluation of a trial that has no chance of the front."""
+
+    def __init__(self, decision: Decision, progress: Progress) -> None:
+        super().__init__(decision.reason)
+        self.decision, self.progress = decision, progress
+
+
+class Reports:
+    """What one trial reports at its rungs.
+
+    Args:
+        schedule: says when.
+        qualities: the study's.
+    """
+
+    def __init__(self, schedule: Schedule, qualities: Sequence[Objective]) -> None:
+        self.schedule, self.names = schedule, [o.name for o in qualities]
+        self.at: dict[int, dict[str, float]] = {}
+        self._lowest = np.inf
+
+    def take(self, progress: Progress) -> bool:
+        """Take an epoch in, and return whether it is a rung."""
+        self._lowest = min(self._lowest, progress.metrics.get("loss", np.inf))
+        if progress.epoch not in self.schedule.rungs(progress.epochs):
+            return False
+        report = {name: float(progress.best[name]) for name in self.names}
+        self.at[progress.epoch] = report if np.isinf(self._lowest) else {**report, LOWEST_LOSS: float(self._lowest)}
+        return True
+
+
+class RungTable:
+    """The rungs of a study's trials; what is finished is read once.
+
+    Args:
+        objectives: of the study.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self.objectives = objectives
+        self.qualities = [o for o in objectives if o.kind == "quality"]
+        self.costs = [o for o in objectives if o.kind == "cost"]
+        self.names = [o.name for o in self.qualities]
+        self._read: set[int] = set()
+        self._finished: dict[int, Peers] = defaultdict(lambda: self._at([], 0))
+
+    def report(self, reports: Reports, costs: Mapping[str, float], lr: float) -> Report:
+        """Return what a trial came to at the last of its rungs."""
+        epoch = max(reports.at)
+        values = _oriented([[reports.at[epoch][name] for name in self.names]], self.qualities)[0]
+        known = _oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
+        return Report(epoch, values, np.array(_hints(reports.at[epoch], lr)), known, self.qualities)
+
+    def peers(self, trials: Iterable[FrozenTrial], level: int, besides: int) -> Peers:
+        """Return what other trials came to at a rung, whatever became of them since.
+
+        Args:
+            trials: the study's.
+            level: which rung, from 0. Trials of other lengths are compared at the same level, the same share of training.
+            besides: the trial that is compared with them.
+        """
+        fresh = [trial for trial in trials if trial.number not in self._read]
+        finished = [trial for trial in fresh if trial.state.is_finished()]
+        self._read.update(trial.number for trial in finished)
+        for known in range(max(map(_levels, finished), default=0)):
+            self._finished[known] = _joined(self._finished[known], self._at(finished, known))
+        running = [trial for trial in fresh if not trial.state.is_finished() and trial.number != besides]
+        return _joined(self._finished[level], self._at(running, level))
+
+    def _at(self, trials: Iterable[FrozenTrial], level: int) -> Peers:
+        there = [(trial, trial.user_attrs) for trial in trials if _levels(trial) > level]
+        at = [attrs[Attr.RUNGS][sorted(attrs[Attr.RUNGS], key=int)[level]] for _, attrs in there]
+        hints = [_hints(one, attrs[Attr.RECIPE]["lr"]) for one, (_, attrs) in zip(at, there, strict=True)]
+        return Peers(
+            values=_oriented([[one[name] for name in self.names] for one in at], self.qualities),
+            hints=np.array(hints, dtype=float).reshape(len(there), 2),
+            costs=_oriented([[attrs[Attr.COSTS][o.name] for o in self.costs] for _, attrs in there], self.costs),
+            finals=_oriented([self._final(trial) for trial, _ in there], self.qualities),
+        )
+
+    def _final(self, trial: FrozenTrial) -> list[float]:
+        if trial.state != TrialState.COMPLETE or trial.user_attrs.get(Attr.OUTCOME) == "stopped":
+            return [np.nan] * len(self.qualities)
+        return [v for v, o in zip(trial.values, self.objectives, strict=True) if o.kind == "quality"]
+
+
+def _hints(report: Mapping[str, float], lr: float) -> list[float]:
+    """Return what forecasts an end beside the qualities, as measured in ``benchmarks/stopping.py``.
+
+    The lowest loss climbs less by luck than F1 does, and how much of the climb is left depends on the learning rate.
+    """
+    return [report.get(LOWEST_LOSS, 0.0), math.log(lr)]
+
+
+def _levels(trial: FrozenTrial) -> int:
+    return len(trial.user_attrs.get(Attr.RUNGS) or ())
+
+
+def _joined(a: Peers, b: Peers) -> Peers:
+    return Peers(*(np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in fields(Peers)))
+
+
+def _oriented(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
+    """Return rows × objectives, smaller is better; there may be no objectives."""
+    return np.array(rows, dtype=float).reshape(len(rows), len(objectives)) * np.array([o.sign for o in objectives])
+
+
+def record_stopped(study: optuna.Study, trial: FrozenTrial, stopped: Stopped, values: Sequence[float]) -> None:
+    """End a trial that was stopped, in the way that samplers learn from and are not misled by.
+
+    A pruned trial without a constraint would count among the good ones of TPE while few are complete; with one it is
+    ordered among the bad, those that came far last. Genetic samplers look at complete trials only, so for them it is
+    complete, with the values that it came to, and breaks the same constraint.
+
+    Args:
+        values: of the objectives, at the epoch that was kept.
+    """
+    progress, decision = stopped.progress, stopped.decision
+    result = {
+        "metrics": dict(progress.best),
+        "epochs": {"trained": progress.epoch, "kept": progress.kept},
+        "seconds": progress.seconds,
+    }
+    with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
+        for key, value in ((Attr.RESULT, result), (Attr.OUTCOME, "stopped"), (Attr.REASON, decision.reason)):
+            study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        violation = violation_of(progress.epoch, progress.epochs, decision.quantile)
+        set_constraint(study, trial, STOPPED_CONSTRAINT, violation)
+        if isinstance(study.sampler, BaseGASampler):
+            tell(study, trial, TrialState.COMPLETE, list(values))
+        else:
+            tell(study, trial, TrialState.PRUNED)
+
+
+def violation_of(epoch: int, epochs: int, quantile: float) -> float:
+    """Return by how much a stopped trial breaks its constraint: less the longer it ran and the fewer were better."""
+    return 1.0 - epoch / epochs + 0.5 * quantile
