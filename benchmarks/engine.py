@@ -321,7 +321,8 @@ def twice(arguments: argparse.Namespace) -> Iterator[str]:
 def machine() -> str:
     return (
         f"Optuna {optuna.__version__}, SQLAlchemy {sqlalchemy.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}."
+        f"{platform.machine()} CPU, {os.cpu_count()} cores, load {os.getloadavg()[2]:.0f} by "
+        f"other work, {time.strftime('%Y-%m-%d')}."
     )
 
 
