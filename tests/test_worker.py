@@ -8,6 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import _CachedStorage
 from optuna.trial import TrialState, create_trial
 
+from archtuna.costs import costs_of
 from archtuna.driver import search
 from archtuna.errors import DataError, StudyError
+from archtuna.evaluate import Progress
 from archtuna.ledger import Ledger, state_of
 from archtuna.objective import objectives_of
 from archtuna.proposer import pop_waiting
@@ -215,6 +220,38 @@ def test_a_search_tells_what_it_does(tmp_path: Path) -> None:
     assert study.candidate(0).metrics == instant(study.candidate(0))  # type: ignore[arg-type]
 
 
+def saving(candidate: Any) -> Iterator[Progress]:
+    """An evaluation with weights to keep."""
+    metrics = instant(candidate)
+    yield Progress(1, 1, metrics, 1, metrics, 0.1, save=lambda path, note: Path(path).write_bytes(b"weights"))
+
+
+class Saving:
+    costs = staticmethod(costs_of)
+    evaluate = staticmethod(saving)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_a_trial_costs_a_few_reads_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
+    calls: Counter[str] = Counter()
+    for name in ("get_all_trials", "get_trial", "create_new_trial", "set_trial_user_attr", "set_trial_state_values"):
+        real = getattr(_CachedStorage, name)
+
+        def call(self: Any, *args: Any, _name: str = name, _real: Any = real, **given: Any) -> Any:
+            calls[_name] += 1
+            return _real(self, *args, **given)
+
+        monkeypatch.setattr(_CachedStorage, name, call)
+    seen = []
+    search(**arguments(tmp_path, trials=30, sampler=sampler, evaluator=Saving(),
+                       on_event=lambda event: event["event"] == "complete" and seen.append(Counter(calls))))  # fmt: skip
+    for before, after in pairwise(seen):
+        spent = after - before
+        assert spent["get_all_trials"] == 3, "after the last trial, after this one's birth, before its weights"
+        assert spent["get_trial"] == 0
+        assert spent["create_new_trial"] == spent["set_trial_user_attr"] == spent["set_trial_state_values"] == 1
+
+
 def test_the_same_again_does_nothing_and_more_goes_on(tmp_path: Path) -> None:
     recorded(tmp_path)
     study, events = recorded(tmp_path)
@@ -385,6 +422,7 @@ import sys, json
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from searches import arguments
+from archtuna.costs import costs_of
 from archtuna.driver import search
 study = search(**arguments(Path(sys.argv[1]), evaluator="searches:slow", trials=50, workers=int(sys.argv[3])),
                on_event=lambda event: print(json.dumps(event), flush=True))
