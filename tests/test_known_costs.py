@@ -111,6 +111,33 @@ def test_limits_hold_and_what_was_refused_or_stopped_does_not_come_back() -> Non
     assert len({tuple(sorted(t.params.items())) for t in study.trials}) == 40
 
 
+def test_a_network_that_was_stopped_counts_as_where_it_was_heading() -> None:
+    """Those with a small first kernel were stopped, far from good; its like is not proposed again without need."""
+
+    def curve(trial: optuna.trial.FrozenTrial) -> list[dict[int, float]]:
+        return trial.user_attrs["curve"]
+
+    def shares(with_curves: bool) -> float:
+        sampler = KnownCostSampler(
+            flat(SPACE, costs_of), seed=1, reference=[(0, 2), (0, 2450)], **({"curve": curve} if with_curves else {})
+        )
+        study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+        small = 0
+        for i in range(45):
+            trial = study.ask(SPACE)
+            hopeless = trial.params["kernel0"] == 3
+            error = error_of(trial.params) * (4.0 if hopeless else 1.0)
+            trial.set_user_attr("curve", [{0: 1.5 * error}])
+            small += hopeless and i >= 20
+            if hopeless:
+                study.tell(trial, state=TrialState.PRUNED)
+            else:
+                study.tell(trial, [error, params_of(trial.params)])
+        return small / 25
+
+    assert shares(True) < 0.5 * shares(False)
+
+
 def conditional(pick: Pick) -> Point:
     """A depth, a kernel for each layer that there is, and a gate whose width matters only where there is one."""
     depth = pick("depth", IntDistribution(1, 4))

@@ -18,7 +18,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
-from archtuna.errors import StudyError
+from archtuna.errors import DataError, SpecError, StudyError, nearest
 from archtuna.known_costs import Point
 from archtuna.sampler import make_sampler
 from archtuna.tables import Case, Scores, Table, read_tables
@@ -119,8 +119,69 @@ def _network(table: Table, case: Case) -> Callable[[Any], Point]:
 
 # --- many replays -------------------------------------------------------------------------------------
 
+Work = tuple[str, Case, str, int]
+"""A table's name, what is searched in it, a sampler's name and a seed."""
 
-def replays(folder: Path, work: Sequence[tuple[str, Case, str, int]], trials: int, workers: int) -> Iterator[Replay]:
+
+def worst_of(texts: Sequence[str]) -> dict[str, float]:
+    """Read ``column=50``.
+
+    Raises:
+        SpecError: a text is something else.
+    """
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise SpecError(f"'{text}' is no column with a value", path="worst", hint="write error=50") from None
+    return found
+
+
+def plan(
+    folder: Path,
+    samplers: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    tables: Sequence[str] = (),
+    objectives: Sequence[str] = (),
+    worst: Mapping[str, float] | None = None,
+    report: str | None = None,
+) -> list[Work]:
+    """Return what is to be replayed: every sampler and seed on every case.
+
+    Args:
+        folder: that holds the tables.
+        samplers: by name, see ``sampler_of``.
+        seeds: of each sampler.
+        tables: names of those that are wanted, or none for all.
+        objectives: columns to minimise instead of each table's own cases.
+        worst: by column the worst value that counts.
+        report: with one objective, the column that is told of the best network.
+
+    Raises:
+        DataError: there is no such table or column.
+        StudyError: there is no such sampler.
+    """
+    found = _tables(str(folder))
+    for name in tables:
+        if name not in found:
+            raise DataError(
+                f"no table '{name}' in {folder}", hint=nearest(name, found) or f"there is {', '.join(found)}"
+            )
+    work: list[Work] = []
+    for table in [found[name] for name in tables or found]:
+        cases = (Case(tuple(objectives), worst or {}, report),) if objectives else table.cases
+        for case in cases:
+            Scores(table, case)
+            for sampler in samplers:
+                sampler_of(sampler, table, case, 0)
+            work += [(table.name, case, sampler, seed) for sampler in samplers for seed in seeds]
+    return work
+
+
+def replays(folder: Path, work: Sequence[Work], trials: int, workers: int) -> Iterator[Replay]:
     """Yield the replays of (table, case, sampler, seed) as they are done, in order.
 
     Args:

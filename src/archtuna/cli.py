@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         _evaluate,
         _predict,
         _export,
+        _bench,
         _blocks,
         _schema,
         _cache,
@@ -642,6 +643,55 @@ def _run_export(arguments: argparse.Namespace) -> None:
 
 
 # --- blocks, cache ----------------------------------------------------------------------------------
+
+
+# --- bench ------------------------------------------------------------------------------------------
+
+
+def _bench(verbs: Any) -> None:
+    parser = _verb(verbs, "bench", _run_bench, "replay searches on benchmark tables, to compare samplers")
+    parser.add_argument("folder", help="folder with the tables (.npz, see docs/bench.md)")
+    parser.add_argument("--table", action="append", default=[], metavar="NAME", help="only this table; repeatable")
+    parser.add_argument("--objectives", metavar="A,B", help="columns to minimise, instead of each table's own cases")
+    parser.add_argument(
+        "--worst", action="append", default=[], metavar="A=50", help="worst value of a column that counts; repeatable"
+    )
+    parser.add_argument("--report", metavar="C", help="with one objective: the column that is told of the best network")
+    parser.add_argument(
+        "--samplers", default="random,nsga2,tpe-default,tpe,known-costs", metavar="A,B",
+        help="known-costs, Optuna's by name, tpe-default (Optuna's own default), or module:Class (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="searches of each (%(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow it (%(default)s)")
+    parser.add_argument("--trials", type=_count, default=100, metavar="N", help="of each search (%(default)s)")
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes (%(default)s)")
+    _flag(parser, "json")
+
+
+def _run_bench(arguments: argparse.Namespace) -> None:
+    from archtuna import bench, report
+
+    folder = Path(arguments.folder)
+    work = bench.plan(
+        folder,
+        arguments.samplers.split(","),
+        range(arguments.first_seed, arguments.first_seed + arguments.seeds),
+        tables=arguments.table,
+        objectives=(arguments.objectives or "").split(",") if arguments.objectives else (),
+        worst=bench.worst_of(arguments.worst),
+        report=arguments.report,
+    )
+    done = []
+    for one in bench.replays(folder, work, arguments.trials, arguments.workers):
+        done.append(one)
+        if sys.stderr.isatty() and not arguments.json:
+            print(f"\r{len(done)} of {len(work)} searches", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and not arguments.json:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    if arguments.json:
+        _print_json(bench.plain(bench.summary(done)))
+    else:
+        _print_lines(report.bench_lines(done))
 
 
 def _blocks(verbs: Any) -> None:

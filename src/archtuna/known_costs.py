@@ -62,6 +62,9 @@ class Point:
 
 Network = Callable[[Pick], Point]
 
+Curve = Sequence[Mapping[int, float]]
+"""What a trial came to at each rung that it reached: value by the objective's index, in the study's own terms."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -103,12 +106,18 @@ class KnownCostSampler(BaseSampler):
         reference: for each objective the ideal and the worst value that counts, in the study's own terms; None guesses both
             from what was seen.
         seed: of its draws.
+        curve: what a trial came to at its rungs, from which the end of one that was stopped early is forecast.
     """
 
     def __init__(
-        self, network: Network, *, reference: Sequence[tuple[float, float]] | None = None, seed: int | None = None
+        self,
+        network: Network,
+        *,
+        reference: Sequence[tuple[float, float]] | None = None,
+        seed: int | None = None,
+        curve: Callable[[FrozenTrial], Curve] = lambda trial: (),
     ) -> None:
-        self.network, self.reference = network, reference
+        self.network, self.reference, self.curve = network, reference, curve
         self._random = random.Random(seed)
         self._trials: dict[int, Candidate | None] = {}
         self._drawn: dict[Hashable, Candidate] = {}
@@ -146,12 +155,12 @@ class KnownCostSampler(BaseSampler):
             number: a trial to leave out of account: the one that is proposed for.
         """
         view = self._view(study, number)
-        begun = len(view.done) + len(view.pending)
+        begun = len(view.done) + len(view.stopped) + len(view.pending)
         if begun < start_of(view) or len(view.done) < 3:
             return self._spread(view)
-        if self._random.random() < EXPLORE:
+        if self._random.random() < EXPLORE * min(1.0, 100 / begun):  # Later there is less to be wrong about.
             return next(iter(self._new(self._random_draws(POOL // 5), view)), None) or self._spread(view)
-        if view.stalled() >= STALL and self._random.random() < 0.5:
+        if view.stalled() >= STALL and self._random.random() < 0.2:
             changed = self._new((self._changed(parent.parameters, 1) for parent in self._parents(view, 20)), view)
             if changed:
                 return self._random.choice(changed)
@@ -164,7 +173,7 @@ class KnownCostSampler(BaseSampler):
                 continue
             candidate = self._of_trial(trial)
             if candidate is not None:
-                view.add(trial, candidate)
+                view.add(trial, candidate, self.curve(trial))
         return view
 
     def _of_trial(self, trial: FrozenTrial) -> Candidate | None:
@@ -184,7 +193,7 @@ class KnownCostSampler(BaseSampler):
         pool = self._new(self._random_draws(POOL), view)
         if not pool or (not pool[0].point.costs and not pool[0].point.facts):
             return pool[0] if pool else None
-        begun = [c for c in (*view.candidates, *view.pending) if c.point.feasible]
+        begun = [c for c in (*view.candidates, *view.stopped, *view.pending) if c.point.feasible]
         levels = np.array([np.mean(np.log(_facts_of(c.point))) for c in (*pool, *begun)])
         low, high = np.quantile(levels[: len(pool)], (0.02, 0.98))
         levels = np.clip(levels, low, high)
@@ -315,7 +324,8 @@ class _View:
 
     Attributes:
         taken: keys of networks that were evaluated, refused, stopped or are running.
-        candidates, done: networks with values and their values, complete or stopped.
+        candidates, done, curves: complete networks, their values, and what they came to at their rungs.
+        stopped, cut: networks that were stopped early, and what they came to until then.
         pending: networks that are running.
     """
 
@@ -325,14 +335,20 @@ class _View:
         self.taken: set[Hashable] = set()
         self.candidates: list[Candidate] = []
         self.done: list[np.ndarray] = []
+        self.curves: list[Curve] = []
+        self.stopped: list[Candidate] = []
+        self.cut: list[Curve] = []
         self.pending: list[Candidate] = []
-        self.failed: list[Candidate] = []
 
-    def add(self, trial: FrozenTrial, candidate: Candidate) -> None:
+    def add(self, trial: FrozenTrial, candidate: Candidate, curve: Curve) -> None:
         self.taken.add(candidate.point.key)
         if trial.state == TrialState.RUNNING:
             self.pending.append(candidate)
+        elif trial.state == TrialState.PRUNED and curve:
+            self.stopped.append(candidate)
+            self.cut.append(curve)
         elif trial.state == TrialState.COMPLETE and trial.values is not None:
+            self.curves.append(curve)
             values = np.array(trial.values, dtype=float)
             for i, cost in candidate.point.costs.items():
                 values[i] = cost
@@ -400,32 +416,53 @@ class _Model:
         self.view, self.qualities = view, view.qualities()
         self.worst, self.ideal = view.worst(), view.ideal()
         kept = _modelled(view.points())
-        self.known = [view.candidates[i] for i in kept]
+        cut = range(max(0, len(view.stopped) - MODELLED // 2), len(view.stopped))
+        self.known = [*(view.candidates[i] for i in kept), *(view.stopped[i] for i in cut)]
         facts = _fact_table(self.known)
         self.center, self.spread = facts.mean(axis=0), facts.std(axis=0) + 1e-9
         self.names, self.ordered = _names(self.known)
         x, points = self.coordinates(self.known), view.points()
         self.models: dict[int, Surrogate] = {}
+        self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for i in self.qualities:
-            y = _log(points[kept, i] - self.ideal[i])
-            self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, y, tune=tune)
+            ends = [self._forecast(i, view.cut[c]) for c in cut]
+            y = np.array([*_log(points[kept, i] - self.ideal[i]), *(mean for mean, _ in ends)])
+            self.seen[i] = y, np.array([*np.zeros(len(kept)), *(variance for _, variance in ends)])
+            self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, *self.seen[i], tune=tune)
         self.front = points[(points < self.worst).all(axis=1)]
         if view.pending:
-            self._believe(x, points[kept], view.pending)
+            self._believe(x, view.pending)
 
-    def _believe(self, x: Coordinates, points: np.ndarray, pending: Sequence[Candidate]) -> None:
+    def _forecast(self, i: int, curve: Curve) -> tuple[float, float]:
+        """Return mean and variance of where a stopped network would have ended, on the model's scale.
+
+        Complete networks tell how far it is from its last rung to the end.
+        """
+        level = len(curve) - 1
+        ways = [
+            self._scaled(i, values[i]) - self._scaled(i, self.view.signs[i] * reached[level][i])
+            for values, reached in zip(self.view.done, self.view.curves, strict=True)
+            if len(reached) > level
+        ]
+        at = self._scaled(i, self.view.signs[i] * curve[level][i])
+        if len(ways) < 3:
+            return at, 1.0
+        return at + float(np.median(ways)), float(np.var(ways)) + 1e-4
+
+    def _scaled(self, i: int, oriented: float) -> float:
+        return math.log(max(oriented - self.ideal[i], 1e-9))
+
+    def _believe(self, x: Coordinates, pending: Sequence[Candidate]) -> None:
         """Take running networks as if they had come out as predicted, so that others are proposed beside them."""
         there = self.coordinates(pending)
         both = Coordinates(np.concatenate([x.values, there.values]), x.ordered)
-        believed = (
-            np.array([[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending])
-            * self.view.signs
-        )
+        costs = [[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending]
+        believed = np.array(costs) * self.view.signs
         for i, model in self.models.items():
             mean, _ = model.predict(there)
             believed[:, i] = np.exp(mean) + self.ideal[i]
-            y = _log(points[:, i] - self.ideal[i])
-            model.fit(both, np.concatenate([y, mean]), tune=False)
+            y, noise = self.seen[i]
+            model.fit(both, np.concatenate([y, mean]), np.concatenate([noise, np.zeros(len(mean))]), tune=False)
         self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
 
     def score(self, candidates: Sequence[Candidate]) -> np.ndarray:

@@ -17,6 +17,7 @@ from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
 from archtuna.space import MOST_NETWORKS
 
 if TYPE_CHECKING:
+    from archtuna.bench import Replay
     from archtuna.repeats import Run
     from archtuna.space import SearchSpace
     from archtuna.study import Picked, Study, Trial
@@ -382,4 +383,43 @@ def _argument_lines(entry: Block) -> list[str]:
         *(f"    {line}" for line in table),
         f"    takes {takes}; several copies in one row: {_COPIES[entry.repeat]}; width_multiple {applies}",
         *([f"    registered by {entry.origin}"] if entry.is_foreign else []),
+    ]
+
+
+# --- benchmarks --------------------------------------------------------------------------------------
+
+
+def bench_lines(done: Sequence[Replay]) -> list[str]:
+    """Say how replayed searches went: mean and standard deviation of the score after so many trials."""
+    from archtuna.bench import summary
+
+    lines, found = summary(done), []
+    for name, case in dict.fromkeys((line.table, line.case) for line in lines):
+        here = [line for line in lines if (line.table, line.case) == (name, case)]
+        header = ["sampler", *(str(budget) for budget in here[0].mean), "different", "ms a proposal", "n"]
+        rows = [
+            [
+                line.sampler,
+                *(f"{mean:.4f} ± {line.spread[budget]:.4f}" for budget, mean in line.mean.items()),
+                f"{line.distinct:.0f}",
+                f"{1000 * line.seconds:.1f}",
+                str(line.n),
+            ]
+            for line in here
+        ]
+        found += [f"{name}: {case}", *columns(header, rows, left=["sampler"])]
+        found += [*_head_start([one for one in done if (one.table, one.case) == (name, case)]), ""]
+    return found[:-1]
+
+
+def _head_start(done: Sequence[Replay]) -> list[str]:
+    from archtuna.bench import as_good_as
+    from archtuna.sampler import OURS
+
+    others = sorted({one.sampler for one in done} - {OURS})
+    reached = as_good_as(done, done[0].case, OURS, others)
+    if reached is None:
+        return []
+    return [
+        f"{OURS} is after {reached[0]} trials where {reached[1]}, the best of the others, is after {len(done[0].scores)}"
     ]

@@ -15,6 +15,7 @@ from optuna.samplers._ga import BaseGASampler
 from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.evaluate import Progress
+from archtuna.known_costs import Curve
 from archtuna.objective import Objective
 from archtuna.proposer import set_constraint, tell
 from archtuna.schedule import Decision, Peers, Report, Schedule
@@ -132,6 +133,14 @@ def _joined(a: Peers, b: Peers) -> Peers:
 def _oriented(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
     """Return rows × objectives, smaller is better; there may be no objectives."""
     return np.array(rows, dtype=float).reshape(len(rows), len(objectives)) * np.array([o.sign for o in objectives])
+
+
+def curve_of(objectives: Sequence[Objective], trial: FrozenTrial) -> Curve:
+    """Return what a trial came to at each of its rungs: value by the objective's index."""
+    at = trial.user_attrs.get(Attr.RUNGS) or {}
+    return [
+        {i: at[epoch][o.name] for i, o in enumerate(objectives) if o.name in at[epoch]} for epoch in sorted(at, key=int)
+    ]
 
 
 def record_stopped(study: optuna.Study, trial: FrozenTrial, stopped: Stopped, values: Sequence[float]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
 from archtuna.errors import StudyError, nearest
-from archtuna.known_costs import KnownCostSampler, Network, Point
+from archtuna.known_costs import Curve, KnownCostSampler, Network, Point
 
 SAMPLERS: Mapping[str, str] = {
     "tpe": "TPESampler", "nsga2": "NSGAIISampler", "nsga3": "NSGAIIISampler", "random": "RandomSampler",
@@ -29,6 +30,7 @@ def make_sampler(
     seed: int | None,
     network: Network | None = None,
     reference: Sequence[tuple[float, float]] | None = None,
+    curve: Callable[[FrozenTrial], Curve] = lambda trial: (),
 ) -> BaseSampler:
     """Return a sampler.
 
@@ -39,6 +41,7 @@ def make_sampler(
         seed: of its draws; see ``seed_of``.
         network: what ``known-costs`` asks of the space; without it the sampler is made, and proposes nothing.
         reference: for each objective the ideal and the worst value that counts.
+        curve: what a trial came to at its rungs.
 
     Raises:
         StudyError: an unknown name, or a sampler that cannot do several objectives or needs a package that is missing.
@@ -47,7 +50,8 @@ def make_sampler(
         return sampler
     name = OURS if sampler is None else str(sampler).lower()
     if name == OURS:
-        return KnownCostSampler(network or (lambda pick: Point(None, feasible=False)), reference=reference, seed=seed)
+        nothing: Network = lambda pick: Point(None, feasible=False)  # noqa: E731
+        return KnownCostSampler(network or nothing, reference=reference, seed=seed, curve=curve)
     if name not in SAMPLERS:
         names = (OURS, *SAMPLERS)
         raise StudyError(f"unknown sampler '{sampler}'", hint=nearest(name, names) or f"known: {', '.join(names)}")

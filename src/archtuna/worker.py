@@ -45,7 +45,7 @@ from archtuna.proposer import (
     tell,
 )
 from archtuna.registry import import_blocks
-from archtuna.rungs import Reports, RungTable, Stopped, record_stopped
+from archtuna.rungs import Reports, RungTable, Stopped, curve_of, record_stopped
 from archtuna.sampler import make_sampler, seed_of
 from archtuna.schedule import Decision, decide
 from archtuna.siblings import Found, found_elsewhere, register
@@ -613,6 +613,7 @@ def sampler_for(proposer: Proposer, study: Study, given: str | BaseSampler | Non
         seed=seed,
         network=partial(proposer.point, study.objectives),
         reference=[study.spec.reference[o.name] for o in study.objectives],
+        curve=partial(curve_of, study.objectives),
     )
     if orders.index and given is not None and not isinstance(given, str):
         sampler.reseed_rng()  # Copies of one sampler would all draw the same.
