@@ -35,7 +35,7 @@ from optuna.trial import TrialState
 from archtuna.errors import ArchtunaError, DataError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, TrainEvaluator, evaluator_of
 from archtuna.registry import import_blocks
-from archtuna.rungs import Reports, RungTable, Stopped, record_stopped
+from archtuna.rungs import RungTable, Stopped, record_stopped
 from archtuna.sampler import Exhausted, GaveWay, Proposal, Proposer, Refused, ask, make_sampler, seed_of
 from archtuna.schedule import Decision, decide
 from archtuna.storage import (
@@ -429,7 +429,7 @@ class Worker:
         """Evaluate a candidate to its end, or raise Interrupted."""
         epochs = iter(self.evaluator.evaluate(proposal.candidate))
         last: Progress | None = None
-        reports = Reports(self.study.spec.schedule, self._rungs.qualities)
+        reports: dict[str, dict[str, float]] = {}
         while True:
             with self.stop.interruptible():
                 progress = next(epochs, None)
@@ -448,8 +448,9 @@ class Worker:
             )
             if self._overdue() and last.epoch < last.epochs:
                 raise Interrupted
-            if reports.take(last):
-                judge = partial(self._judge, proposal, reports)
+            if last.epoch in self.study.spec.schedule.rungs(last.epochs):
+                reports[str(last.epoch)] = {name: float(last.best[name]) for name in self._rungs.names}
+                judge = partial(self._judge, proposal, last, reports)
                 decision = with_retries(judge, what=f"report on trial {proposal.number}")
                 if decision.stop:
                     raise Stopped(decision, last)
@@ -457,12 +458,12 @@ class Worker:
             raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
         return last
 
-    def _judge(self, proposal: Proposal, reports: Reports) -> Decision:
+    def _judge(self, proposal: Proposal, progress: Progress, reports: Mapping[str, Mapping[str, float]]) -> Decision:
         """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
-        written = {str(epoch): values for epoch, values in reports.at.items()}
-        self.study.optuna._storage.set_trial_user_attr(proposal.trial._trial_id, Attr.RUNGS, written)
-        peers = self._rungs.peers(self._trials(), level=len(written) - 1, besides=proposal.number)
-        return decide(self._rungs.report(reports, proposal.costs, float(proposal.candidate.recipe.lr or 1.0)), peers)
+        self.study.optuna._storage.set_trial_user_attr(proposal.trial._trial_id, Attr.RUNGS, dict(reports))
+        lr = float(proposal.candidate.recipe.lr or 1.0)
+        peers = self._rungs.peers(self._trials(), level=len(reports) - 1, besides=proposal.number)
+        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, lr), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
