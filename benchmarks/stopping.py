@@ -120,7 +120,7 @@ class Pool:
     Attributes:
         objectives: of the study.
         best: the best epoch so far by the first quality: networks × epochs × qualities.
-        hints: the lowest loss so far and the logarithm of the learning rate: networks × epochs × 2.
+        hints: the logarithm of the learning rate: networks × 1.
         costs: networks × costs.
         seconds: how long an epoch takes, in proportion to MACs.
         worst: of each value, for the hypervolume.
@@ -146,9 +146,7 @@ class Pool:
         best = np.take_along_axis(curves.astype(float), kept_epochs[:, :, None], axis=1)
         worst = [math.log(10) if o.name == "loss" else 0.0 for o in qualities]
         macs = kept["costs"][:, COSTS.index("macs")]
-        lowest = np.minimum.accumulate(kept["curves"][:, :, QUALITIES.index("loss")].astype(float), axis=1)
-        rates = np.log([json.loads(text)["training.lr"] for text in kept["decisions"]])
-        hints = np.stack([lowest, np.broadcast_to(rates[:, None], lowest.shape)], axis=-1)
+        hints = np.log([[json.loads(text)["training.lr"]] for text in kept["decisions"]])
         return cls(objectives, best, hints, costs, macs / macs.mean(), np.array([*worst, *costs.max(axis=0) * 1.001]))
 
     @property
@@ -184,12 +182,12 @@ class Table:
         found = np.flatnonzero(others)
         finals = np.where(self.full[found, None], self.pool.best[found, -1], np.nan)
         epoch = self.rungs[level] - 1
-        return Peers(self.pool.best[found, epoch], self.pool.hints[found, epoch], self.pool.costs[found], finals)
+        return Peers(self.pool.best[found, epoch], self.pool.hints[found], self.pool.costs[found], finals)
 
     def report(self, network: int, level: int) -> Report:
         qualities = [o for o in self.pool.objectives if o.kind == "quality"]
         epoch, pool = self.rungs[level], self.pool
-        at = pool.best[network, epoch - 1], pool.hints[network, epoch - 1], pool.costs[network]
+        at = pool.best[network, epoch - 1], pool.hints[network], pool.costs[network]
         return Report(epoch, *at, qualities)
 
 
@@ -254,12 +252,12 @@ class Replay:
             low, high = (low, middle) if self.pool.hypervolume(networks[:middle]) >= wanted else (middle, high)
         return self.complete[high - 1][0]
 
-    def spent(self, moment: float) -> tuple[float, float]:
-        """Return the epochs and the seconds that all workers together had trained by then."""
+    def spent(self, moment: float) -> float:
+        """Return the epochs that all workers together had trained by then."""
         networks = np.array(list(self.started))
         seconds, trained = self.pool.seconds[networks], np.array([self.trained[n] for n in networks])
-        epochs = np.clip((moment - np.array(list(self.started.values()))) / seconds + 1e-9, 0, trained)
-        return float(np.floor(epochs).sum()), float((epochs * seconds).sum())
+        epochs = (moment - np.array(list(self.started.values()))) / seconds
+        return float(np.floor(np.clip(epochs + 1e-9, 0, trained)).sum())
 
 
 def replay(pool: Pool, order: Sequence[int], rungs: tuple[int, ...], rule: Rule, workers: int) -> Replay:
@@ -296,70 +294,91 @@ def replay(pool: Pool, order: Sequence[int], rungs: tuple[int, ...], rule: Rule,
 
 @dataclass(frozen=True)
 class Figures:
-    """What a rule came to over many replays, compared with no stopping on the same orders; the names say how."""
+    """What a rule came to, each a mean over replays or a median where it says so, as shares of no stopping on the same order.
 
-    epochs_99: float
-    epochs_100: float
-    seconds_100: float
-    never_100: float
-    trained: float
-    front_stopped: float
+    Attributes:
+        epochs, seconds: of all networks; seconds count MACs.
+        late: epochs of the last third of the networks.
+        volume: the hypervolume in the end.
+        front: networks of the unstopped front that were stopped.
+        same: median of the epochs to the hypervolume that the first three quarters come to when none is stopped; with
+            stopping the order is gone on with for as long as that takes.
+        never: replays in which it takes more than all networks.
+    """
+
+    epochs: float
+    seconds: float
+    late: float
+    volume: float
+    front: float
+    same: float
+    never: float
 
 
 RULES: dict[str, tuple[Rule, Schedule]] = {
-    "this one": (ours, Schedule()),
-    "halving among no dearer": (halving, Schedule(factor=3)),
-    "halving by Pareto rank": (pareto_asha, Schedule(factor=3)),
+    "forecast (ours)": (ours, Schedule()),
+    "halving among no dearer": (halving, Schedule(first=3, factor=3)),
+    "halving by Pareto rank": (pareto_asha, Schedule(first=3, factor=3)),
 }
 
 
 def compare(pool: Pool, rule: Rule, schedule: Schedule, workers: int, orders: int, seed: int = 0) -> Figures:
-    """Return what a rule saves: epochs until the hypervolume that the first half of an order has when none is stopped.
-
-    With stopping, the order is gone on with for as long as it takes, at most through all networks.
-    """
-    everyone, draws, rows = np.arange(len(pool.best)), np.random.default_rng(seed), []
-    front, rungs = pool.front(everyone), schedule.rungs(pool.epochs)
+    """Return what a rule saves and what it costs."""
+    everyone, draws = np.arange(len(pool.best)), np.random.default_rng(seed)
+    front, rungs, volume = pool.front(everyone), schedule.rungs(pool.epochs), pool.hypervolume(everyone)
+    total, rows, sames = pool.seconds.sum() * pool.epochs, [], []
     for _ in range(orders):
         order = draws.permutation(everyone).tolist()
-        plain = replay(pool, order[: len(order) // 2], rungs, never, workers)
-        stopping = replay(pool, order, rungs, rule, workers)
-        wanted = pool.hypervolume(order[: len(order) // 2])
-        row = [*_shares(plain, stopping, 0.99 * wanted), *_shares(plain, stopping, wanted * (1 - 1e-12))]
-        stopped = {n for n, epochs in stopping.trained.items() if epochs < pool.epochs}
-        row += [sum(stopping.trained.values()) / pool.epochs / len(everyone), len(front & stopped) / len(front)]
-        rows.append(row)
-    found = np.array(rows)
-    median = np.median(found[:, :4], axis=0)
-    never_reached = float(np.isinf(found[:, 2]).mean())
-    return Figures(median[0], median[2], median[3], never_reached, found[:, 4].mean(), found[:, 5].mean())
+        run = replay(pool, order, rungs, rule, workers)
+        trained = np.array([run.trained[network] for network in order]) / pool.epochs
+        stopped = {network for network, share in zip(order, trained, strict=True) if share < 1}
+        seconds = (trained * pool.seconds[order]).sum() * pool.epochs / total
+        late = trained[-len(order) // 3 :].mean()
+        kept = pool.hypervolume([network for _, network in run.complete]) / volume
+        rows.append([trained.mean(), seconds, late, kept, len(front & stopped) / len(front)])
+        sames.append(_to_the_same(pool, run, order[: len(order) * 3 // 4], workers))
+    return Figures(*np.mean(rows, axis=0), float(np.median(sames)), float(np.isinf(sames).mean()))
 
 
-def _shares(plain: Replay, stopping: Replay, wanted: float) -> tuple[float, float]:
-    """Return the epochs and the seconds until a hypervolume as shares of those without stopping."""
-    before, after = plain.reached(wanted), stopping.reached(wanted)
-    if after is None or before is None:
-        return math.inf, math.inf
-    spent, saved = plain.spent(before), stopping.spent(after)
-    return saved[0] / spent[0], saved[1] / spent[1]
+def _to_the_same(pool: Pool, run: Replay, order: Sequence[int], workers: int) -> float:
+    """Return the epochs until a replay has the hypervolume of an order that is not stopped, as a share of that one's."""
+    plain, wanted = replay(pool, order, (), never, workers), pool.hypervolume(order) * (1 - 1e-12)
+    before, after = plain.reached(wanted), run.reached(wanted)
+    if before is None or after is None:
+        return math.inf
+    return run.spent(after) / plain.spent(before)
 
 
 STUDIES = (("f1", "params"), ("f1", "macs", "params"), ("loss", "f1", "accuracy", "params"))
 
 
+SETTINGS = {
+    **{f"first rung at epoch {first}": Schedule(first=first) for first in (1, 2, 3, 5, 9)},
+    **{f"factor {factor:g}": Schedule(factor=factor) for factor in (1.5, 3.0)},
+}
+
+
 def report(curves: Path, orders: int) -> Iterator[str]:
     """Yield the comparison as a table."""
-    yield "| objectives | workers | rule | epochs to 99 % | to 100 % | time to 100 % | never 100 % | trained | front stopped |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| objectives | workers | rule | epochs | time | late epochs | hypervolume | front stopped | to the same | never |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for names in STUDIES:
         pool = Pool.read(curves, names)
         for workers in (1, 4, 8, 16):
             for rule, (decides, schedule) in RULES.items():
                 f = compare(pool, decides, schedule, workers, orders)
                 yield (
-                    f"| {', '.join(names)} | {workers} | {rule} | {f.epochs_99:.2f} | {f.epochs_100:.2f} "
-                    f"| {f.seconds_100:.2f} | {f.never_100:.1%} | {f.trained:.2f} | {f.front_stopped:.1%} |"
+                    f"| {', '.join(names)} | {workers} | {rule} | {f.epochs:.2f} | {f.seconds:.2f} | {f.late:.2f} "
+                    f"| {f.volume:.4f} | {f.front:.1%} | {f.same:.2f} | {f.never:.0%} |"
                 )
+
+    yield ""
+    yield "| setting, f1, params, 4 workers | epochs | late epochs | hypervolume | front stopped |"
+    yield "|---|---|---|---|---|"
+    pool = Pool.read(curves, STUDIES[0])
+    for setting, schedule in SETTINGS.items():
+        f = compare(pool, ours, schedule, 4, orders)
+        yield f"| {setting} | {f.epochs:.2f} | {f.late:.2f} | {f.volume:.4f} | {f.front:.1%} |"
 
 
 # --- run --------------------------------------------------------------------------------------------
@@ -428,8 +447,7 @@ def cost(storage: str, trials: int, count: int) -> list[str]:
     """Return how long a report at a rung and its decision take in a study of so many trials."""
     import optuna
 
-    from archtuna.evaluate import Progress
-    from archtuna.rungs import Reports, RungTable
+    from archtuna.rungs import RungTable
     from archtuna.storage import Attr, open_storage
 
     objectives = objectives_of(("f1", "macs", "params"))
@@ -441,17 +459,14 @@ def cost(storage: str, trials: int, count: int) -> list[str]:
     running.set_user_attr(Attr.COSTS, {"params": 5e4, "macs": 5e5})
     table, seconds = RungTable(objectives), {"write": [], "read": [], "decide": []}
     for i in range(count + 1):
-        reports = Reports(Schedule(first=3, factor=2), table.qualities)
-        for epoch in (3, 6):
-            reports.take(Progress(epoch, 60, {}, epoch, {"f1": 0.4 + 1e-4 * i}, 0.0))
+        best = {"f1": 0.4 + 1e-4 * i}
         marks = [time.perf_counter()]
-        written = {str(epoch): values for epoch, values in reports.at.items()}
-        opened.set_trial_user_attr(running._trial_id, Attr.RUNGS, written)
+        opened.set_trial_user_attr(running._trial_id, Attr.RUNGS, {"3": best, "6": best})
         marks.append(time.perf_counter())
         seen = study.get_trials(deepcopy=False)
         marks.append(time.perf_counter())
         peers = table.peers(seen, level=1, besides=running.number)
-        decide(table.report(reports, {"params": 5e4, "macs": 5e5}, lr=0.002), peers)
+        decide(table.report(6, best, {"params": 5e4, "macs": 5e5}, lr=0.002), peers)
         marks.append(time.perf_counter())
         if i:  # The first reads everything, as a worker does once.
             for part, a, b in zip(seconds, marks, marks[1:], strict=False):

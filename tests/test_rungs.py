@@ -10,10 +10,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from archtuna.driver import search
-from archtuna.evaluate import Progress
 from archtuna.objective import objectives_of
-from archtuna.rungs import LOWEST_LOSS, Reports, RungTable, violation_of
-from archtuna.schedule import Schedule
+from archtuna.rungs import RungTable, violation_of
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
 from archtuna.study import Study, state_of
 from searches import arguments, climbing
@@ -57,23 +55,13 @@ def test_peers_are_those_that_came_to_the_rung_whatever_became_of_them() -> None
     assert RungTable(OBJECTIVES).peers([], level=0, besides=0).values.shape == (0, 1)
 
 
-def test_hints_are_the_lowest_loss_and_the_learning_rate() -> None:
-    reports = Reports(Schedule(), objectives_of(("f1",)))
-    for epoch, (f1, loss) in enumerate([(0.3, 1.0), (0.5, 0.7), (0.4, 0.6), (0.45, 0.9)], 1):
-        best = {"f1": max(0.3, 0.5 * (epoch > 1)), "loss": 1.0}
-        at_rung = reports.take(Progress(epoch, 27, {"f1": f1, "loss": loss}, 1, best, 0.0))
-        assert at_rung == (epoch in Schedule().rungs(27))
-    assert reports.at == {
-        1: {"f1": 0.3, LOWEST_LOSS: 1.0},
-        2: {"f1": 0.5, LOWEST_LOSS: 0.7},
-        4: {"f1": 0.5, LOWEST_LOSS: 0.6},
-    }
+def test_the_hint_is_the_learning_rate() -> None:
     table = RungTable(OBJECTIVES)
-    report = table.report(reports, {"params": 30.0}, lr=0.02)
+    report = table.report(4, {"f1": 0.5, "loss": 1.0}, {"params": 30.0, "macs": 7.0}, lr=0.02)
     assert (report.epoch, report.values.tolist(), report.costs.tolist()) == (4, [-0.5], [30.0])
-    assert report.hints == pytest.approx([0.6, np.log(0.02)])
-    peers = table.peers([trial(1, {"1": {"f1": 0.1, LOWEST_LOSS: 2.0}}), trial(2, {"1": {"f1": 0.1}})], 0, besides=0)
-    assert peers.hints == pytest.approx(np.array([[2.0, np.log(0.02)], [0.0, np.log(0.03)]]))
+    assert report.hints == pytest.approx([np.log(0.02)])
+    peers = table.peers([trial(1, {"1": {"f1": 0.1}}), trial(2, {"1": {"f1": 0.1}})], 0, besides=0)
+    assert peers.hints == pytest.approx(np.log([[0.02], [0.03]]))
 
 
 def test_what_is_finished_is_read_once_and_what_runs_again() -> None:
@@ -84,9 +72,8 @@ def test_what_is_finished_is_read_once_and_what_runs_again() -> None:
 
 
 def test_a_study_without_costs_compares_everyone() -> None:
-    table, reports = RungTable(objectives_of(("loss",))), Reports(Schedule(), objectives_of(("loss",)))
-    assert reports.take(Progress(1, 27, {"loss": 0.7}, 1, {"loss": 0.7}, 0.0))
-    assert table.report(reports, {"params": 3.0}, lr=0.1).costs.shape == (0,)
+    table = RungTable(objectives_of(("loss",)))
+    assert table.report(2, {"loss": 0.7}, {"params": 3.0}, lr=0.1).costs.shape == (0,)
     assert table.peers([trial(0, {"2": {"loss": 0.1}}, [0.5])], 0, besides=7).costs.shape == (1, 0)
 
 

@@ -129,14 +129,14 @@ def test_hints_that_are_the_same_for_all_or_follow_from_the_rest_change_nothing(
 
 
 def test_the_forecast_covers_what_happens() -> None:
-    """With 2.2 standard deviations 1.4 % of normal ends are better than the hope, however few trials it is made from."""
+    """With 2.4 standard deviations .8 % of normal ends are better than the hope, however few trials it is made from."""
     draws, beyond = np.random.default_rng(0), []
     for n in (8, 12, 50):
         for _ in range(2000):
             early = draws.normal(size=n + 1)
             late = 0.5 * early + draws.normal(size=n + 1)
             beyond.append(late[0] < hopeful(early[:1], early[1:, None], late[1:, None])[0])
-    assert 0.010 < np.mean(beyond) < 0.018
+    assert 0.005 < np.mean(beyond) < 0.012
 
 
 CROWD = st.lists(st.tuples(*[st.floats(0, 1)] * 3, st.booleans()), min_size=1 + ENOUGH, max_size=40)

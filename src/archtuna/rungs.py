@@ -18,14 +18,11 @@ from archtuna.evaluate import Progress
 from archtuna.known_costs import Curve
 from archtuna.objective import Objective
 from archtuna.proposer import set_constraint, tell
-from archtuna.schedule import Decision, Peers, Report, Schedule
+from archtuna.schedule import Decision, Peers, Report
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
 
 if TYPE_CHECKING:
     import optuna
-
-LOWEST_LOSS = "lowest_loss"
-"""The key of a report for the lowest loss of any epoch so far, where the evaluator tells a loss."""
 
 
 class Stopped(Exception):
@@ -36,31 +33,11 @@ class Stopped(Exception):
         self.decision, self.progress = decision, progress
 
 
-class Reports:
-    """What one trial reports at its rungs.
-
-    Args:
-        schedule: says when.
-        qualities: the study's.
-    """
-
-    def __init__(self, schedule: Schedule, qualities: Sequence[Objective]) -> None:
-        self.schedule, self.names = schedule, [o.name for o in qualities]
-        self.at: dict[int, dict[str, float]] = {}
-        self._lowest = np.inf
-
-    def take(self, progress: Progress) -> bool:
-        """Take an epoch in, and return whether it is a rung."""
-        self._lowest = min(self._lowest, progress.metrics.get("loss", np.inf))
-        if progress.epoch not in self.schedule.rungs(progress.epochs):
-            return False
-        report = {name: float(progress.best[name]) for name in self.names}
-        self.at[progress.epoch] = report if np.isinf(self._lowest) else {**report, LOWEST_LOSS: float(self._lowest)}
-        return True
-
-
 class RungTable:
     """The rungs of a study's trials; what is finished is read once.
+
+    The hint that forecasts take beside the qualities is the learning rate, in logarithm: networks that learn at a high rate
+    climb late, when a schedule lowers it. Costs and the loss say less of the end (``benchmarks/results/stopping.md``).
 
     Args:
         objectives: of the study.
@@ -74,12 +51,11 @@ class RungTable:
         self._read: set[int] = set()
         self._finished: dict[int, Peers] = defaultdict(lambda: self._at([], 0))
 
-    def report(self, reports: Reports, costs: Mapping[str, float], lr: float) -> Report:
-        """Return what a trial came to at the last of its rungs."""
-        epoch = max(reports.at)
-        values = _oriented([[reports.at[epoch][name] for name in self.names]], self.qualities)[0]
+    def report(self, epoch: int, best: Mapping[str, float], costs: Mapping[str, float], lr: float) -> Report:
+        """Return what a trial came to at a rung."""
+        values = _oriented([[best[name] for name in self.names]], self.qualities)[0]
         known = _oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
-        return Report(epoch, values, np.array(_hints(reports.at[epoch], lr)), known, self.qualities)
+        return Report(epoch, values, np.array([math.log(lr)]), known, self.qualities)
 
     def peers(self, trials: Iterable[FrozenTrial], level: int, besides: int) -> Peers:
         """Return what other trials came to at a rung, whatever became of them since.
@@ -100,10 +76,9 @@ class RungTable:
     def _at(self, trials: Iterable[FrozenTrial], level: int) -> Peers:
         there = [(trial, trial.user_attrs) for trial in trials if _levels(trial) > level]
         at = [attrs[Attr.RUNGS][sorted(attrs[Attr.RUNGS], key=int)[level]] for _, attrs in there]
-        hints = [_hints(one, attrs[Attr.RECIPE]["lr"]) for one, (_, attrs) in zip(at, there, strict=True)]
         return Peers(
             values=_oriented([[one[name] for name in self.names] for one in at], self.qualities),
-            hints=np.array(hints, dtype=float).reshape(len(there), 2),
+            hints=np.log([[attrs[Attr.RECIPE]["lr"]] for _, attrs in there]).reshape(len(there), 1),
             costs=_oriented([[attrs[Attr.COSTS][o.name] for o in self.costs] for _, attrs in there], self.costs),
             finals=_oriented([self._final(trial) for trial, _ in there], self.qualities),
         )
@@ -112,14 +87,6 @@ class RungTable:
         if trial.state != TrialState.COMPLETE or trial.user_attrs.get(Attr.OUTCOME) == "stopped":
             return [np.nan] * len(self.qualities)
         return [v for v, o in zip(trial.values, self.objectives, strict=True) if o.kind == "quality"]
-
-
-def _hints(report: Mapping[str, float], lr: float) -> list[float]:
-    """Return what forecasts an end beside the qualities, as measured in ``benchmarks/stopping.py``.
-
-    The lowest loss climbs less by luck than F1 does, and how much of the climb is left depends on the learning rate.
-    """
-    return [report.get(LOWEST_LOSS, 0.0), math.log(lr)]
 
 
 def _levels(trial: FrozenTrial) -> int:

@@ -18,7 +18,7 @@ STEP = 0.15
 """The longest way from rung to rung, and from the last one to the end, as a share of a training's epochs."""
 ENOUGH = 4
 """How many more trials must have been trained in full than there are values that a forecast is made from."""
-SPREADS = 2.2
+SPREADS = 2.4
 """How many standard deviations better than its forecast a trial might end."""
 
 

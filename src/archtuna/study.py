@@ -332,6 +332,9 @@ class Study:
         training values are searched too, is shown once, with its better quality.
         """
         self.ledger.refresh()
+        return self._front()
+
+    def _front(self) -> list[Trial]:
         means = self._means()
         if means is None:
             return [self._found(number) for number in self.front_numbers()]
@@ -496,8 +499,10 @@ class Study:
             near: how many behind the front are kept.
             read: whether to read first what is new in the study.
         """
+        if read:
+            self.ledger.refresh()
         if read or self._repeated_front is None:
-            self._repeated_front = {trial.number for trial in self.front()}
+            self._repeated_front = {trial.number for trial in self._front()}
         # A trial that began after the last read may have its weights already.
         paths = {int(path.stem): path for path in self.checkpoints() if int(path.stem) < len(self.ledger.trials)}
         open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}

@@ -45,7 +45,7 @@ from archtuna.proposer import (
     tell,
 )
 from archtuna.registry import import_blocks
-from archtuna.rungs import Reports, RungTable, Stopped, curve_of, record_stopped
+from archtuna.rungs import RungTable, Stopped, curve_of, record_stopped
 from archtuna.sampler import make_sampler, seed_of
 from archtuna.schedule import Decision, decide
 from archtuna.siblings import Found, found_elsewhere, register
@@ -466,7 +466,7 @@ class Worker:
         """Evaluate a candidate to its end, or raise Interrupted."""
         epochs = iter(self.evaluator.evaluate(proposal.candidate))
         last: Progress | None = None
-        reports = Reports(self.study.spec.schedule, self._rungs.qualities)
+        reports: dict[str, dict[str, float]] = {}
         while True:
             with self.stop.interruptible():
                 progress = next(epochs, None)
@@ -485,8 +485,9 @@ class Worker:
             )
             if self._overdue() and last.epoch < last.epochs:
                 raise Interrupted
-            if reports.take(last):
-                judge = partial(self._judge, trial, proposal, reports)
+            if last.epoch in self.study.spec.schedule.rungs(last.epochs):
+                reports[str(last.epoch)] = {name: float(last.best[name]) for name in self._rungs.names}
+                judge = partial(self._judge, trial, proposal, last, reports)
                 decision = with_retries(judge, what=f"report on trial {trial.number}")
                 if decision.stop:
                     raise Stopped(decision, last)
@@ -494,13 +495,15 @@ class Worker:
             raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
         return last
 
-    def _judge(self, trial: FrozenTrial, proposal: Proposal, reports: Reports) -> Decision:
+    def _judge(
+        self, trial: FrozenTrial, proposal: Proposal, progress: Progress, reports: Mapping[str, Mapping[str, float]]
+    ) -> Decision:
         """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
-        written = {str(epoch): values for epoch, values in reports.at.items()}
-        self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.RUNGS, written)
+        self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.RUNGS, dict(reports))
         self.ledger.refresh()
-        peers = self._rungs.peers(self.ledger.trials, level=len(written) - 1, besides=trial.number)
-        return decide(self._rungs.report(reports, proposal.costs, float(proposal.candidate.recipe.lr or 1.0)), peers)
+        lr = float(proposal.candidate.recipe.lr or 1.0)
+        peers = self._rungs.peers(self.ledger.trials, level=len(reports) - 1, besides=trial.number)
+        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, lr), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
