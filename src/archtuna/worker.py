@@ -461,9 +461,9 @@ class Worker:
     def _judge(self, proposal: Proposal, progress: Progress, reports: Mapping[str, Mapping[str, float]]) -> Decision:
         """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
         self.study.optuna._storage.set_trial_user_attr(proposal.trial._trial_id, Attr.RUNGS, dict(reports))
-        lr = float(proposal.candidate.recipe.lr or 1.0)
-        peers = self._rungs.peers(self._trials(), level=len(reports) - 1, besides=proposal.number)
-        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, lr), peers)
+        recipe, level = proposal.candidate.recipe, len(reports) - 1
+        peers = self._rungs.peers(self._trials(), recipe.epochs, level, besides=proposal.number)
+        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, float(recipe.lr or 1.0)), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
