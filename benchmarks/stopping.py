@@ -493,12 +493,8 @@ def _trials(number: int) -> list[Any]:
     for i in range(number):
         f1, costs = draws.uniform(0.3, 0.5), {"params": draws.uniform(1e4, 1e5), "macs": draws.uniform(1e5, 1e6)}
         rungs = {str(rung): {"f1": f1 + 0.01 * k} for k, rung in enumerate((3, 6, 12)[: 1 + i % 4])}
-        attrs = {
-            Attr.COSTS: costs,
-            Attr.RUNGS: rungs,
-            Attr.ARCHITECTURE: architecture,
-            Attr.RECIPE: {"lr": 0.002, "epochs": EPOCHS},
-        }
+        recipe = {"lr": 0.002, "epochs": EPOCHS}
+        attrs = {Attr.COSTS: costs, Attr.RUNGS: rungs, Attr.ARCHITECTURE: architecture, Attr.RECIPE: recipe}
         full = i % 4 == 3
         values = [f1, costs["macs"], costs["params"]] if full else None
         state = TrialState.COMPLETE if full else TrialState.PRUNED
