@@ -31,6 +31,7 @@ CURVES = RESULTS / "stopping_curves.npz"
 QUALITIES = ("loss", "f1", "accuracy")
 COSTS = ("params", "macs", "size_mb")
 EPOCHS = 27
+RUNNING = 15
 SPACE = f"""
 input_channel: 3
 input_size: 24
@@ -446,6 +447,7 @@ def run(data: Path, seed: int, trials: int, workers: int, sampler: str, names: S
 def cost(storage: str, trials: int, count: int) -> list[str]:
     """Return how long a report at a rung and its decision take in a study of so many trials."""
     import optuna
+    from optuna.trial import TrialState, create_trial
 
     from archtuna.rungs import RungTable
     from archtuna.storage import Attr, open_storage
@@ -455,8 +457,10 @@ def cost(storage: str, trials: int, count: int) -> list[str]:
     name = f"cost-{time.time_ns()}"
     study = optuna.create_study(storage=opened, study_name=name, directions=[o.direction for o in objectives])
     study.add_trials(_trials(trials))
+    for trial in _trials(RUNNING):  # Other workers' trials, which every read brings anew.
+        born = create_trial(state=TrialState.RUNNING, user_attrs=trial.user_attrs)
+        opened.create_new_trial(study._study_id, template_trial=born)
     running = study.ask()
-    running.set_user_attr(Attr.COSTS, {"params": 5e4, "macs": 5e5})
     table, seconds = RungTable(objectives), {"write": [], "read": [], "decide": []}
     for i in range(count + 1):
         best = {"f1": 0.4 + 1e-4 * i}
@@ -465,7 +469,7 @@ def cost(storage: str, trials: int, count: int) -> list[str]:
         marks.append(time.perf_counter())
         seen = study.get_trials(deepcopy=False)
         marks.append(time.perf_counter())
-        peers = table.peers(seen, level=1, besides=running.number)
+        peers = table.peers(seen, EPOCHS, level=1, besides=running.number)
         decide(table.report(6, best, {"params": 5e4, "macs": 5e5}, lr=0.002), peers)
         marks.append(time.perf_counter())
         if i:  # The first reads everything, as a worker does once.
@@ -489,7 +493,8 @@ def _trials(number: int) -> list[Any]:
     for i in range(number):
         f1, costs = draws.uniform(0.3, 0.5), {"params": draws.uniform(1e4, 1e5), "macs": draws.uniform(1e5, 1e6)}
         rungs = {str(rung): {"f1": f1 + 0.01 * k} for k, rung in enumerate((3, 6, 12)[: 1 + i % 4])}
-        attrs = {Attr.COSTS: costs, Attr.RUNGS: rungs, Attr.ARCHITECTURE: architecture, Attr.RECIPE: {"lr": 0.002}}
+        recipe = {"lr": 0.002, "epochs": EPOCHS}
+        attrs = {Attr.COSTS: costs, Attr.RUNGS: rungs, Attr.ARCHITECTURE: architecture, Attr.RECIPE: recipe}
         full = i % 4 == 3
         values = [f1, costs["macs"], costs["params"]] if full else None
         state = TrialState.COMPLETE if full else TrialState.PRUNED

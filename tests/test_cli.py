@@ -10,6 +10,8 @@ import pytest
 
 from archtuna import __version__
 from archtuna.cli import main
+from archtuna.errors import ArchtunaError
+from archtuna.schedule import Schedule
 from pictures import folder
 from spaces import SEED, SMALL
 
@@ -46,6 +48,9 @@ def test_check_prints_the_table_or_json(capsys, seed_file):
     code, out, _ = run(capsys, "check", seed_file)
     assert code == 0
     assert "215,317,440 multiply-accumulates at 3x224x224" in out
+    assert "rungs: 1, 2, 4, 7, 10, 13, 16 of 20 epochs" in out
+    seed_file.write_text(SEED + "\nsearch: {stopping: false}\n")
+    assert "rungs: none of 20 epochs" in run(capsys, "check", seed_file)[1]
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,24 @@ def test_our_errors_are_exit_code_1_and_one_line_with_a_hint(capsys, tmp_path, m
     assert said in err
     assert "Traceback" not in err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stopping"), [([], None), (["--no-stopping"], False), (["--first-rung", "3"], Schedule(first=3))]
+)
+def test_what_the_arguments_say_of_early_stopping_reaches_the_search(
+    capsys, tmp_path, monkeypatch, arguments, stopping
+):
+    given = []
+
+    def search(*_, **options):
+        given.append(options["stopping"])
+        raise ArchtunaError("enough")
+
+    monkeypatch.setattr("archtuna.driver.search", search)
+    (tmp_path / "s.yaml").write_text(SMALL)
+    run(capsys, "search", tmp_path / "s.yaml", "--out", tmp_path / "o", "--data", "digits", *arguments)
+    assert given == [stopping]
 
 
 def test_help_names_every_command_and_version_is_the_packages():

@@ -19,6 +19,7 @@ from archtuna.data import Batches, Preprocess
 from archtuna.driver import default_side, search, usable_cores
 from archtuna.errors import ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
+from archtuna.schedule import Schedule
 from archtuna.screen import first_candidates
 from archtuna.space import SearchSpace
 from archtuna.storage import Attr
@@ -77,6 +78,23 @@ def test_a_screen_is_off_unless_the_file_or_the_caller_says_so(tmp_path: Path) -
     assert networks[0] != networks[1]
     with pytest.raises(StudyError, match="unknown screen 'naswood'\nhint: did you mean 'naswot'"):
         recorded(tmp_path, out=tmp_path / "other", screen="naswood")
+
+
+@pytest.mark.parametrize(
+    ("section", "given", "schedule"),
+    [
+        ("", None, Schedule()), ("stopping: false", None, Schedule(off=True)), ("first_rung: 2", None, Schedule(first=2)),
+        ("first_rung: 2", False, Schedule(first=2, off=True)), ("stopping: false", True, Schedule()),
+        ("stopping: false", Schedule(factor=3.0), Schedule(factor=3.0)),
+    ],
+)  # fmt: skip
+def test_early_stopping_as_given_as_in_the_file_or_on(
+    tmp_path: Path, section: str, given: Any, schedule: Schedule
+) -> None:
+    space = f"{SPACE}search: {{{section}}}\n"
+    study = search(space, pictures(tmp_path), out=tmp_path / "run", evaluator=instant, trials=1, stopping=given)
+    with study, Study.open(tmp_path / "run") as opened:
+        assert opened.spec.schedule == schedule
 
 
 def test_the_run_is_named_after_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

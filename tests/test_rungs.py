@@ -27,7 +27,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 def trial(number: int, rungs: dict[str, dict[str, float]], values: list[float] | None = None, **attrs: Any) -> Any:
     state = TrialState.RUNNING if values is None else TrialState.COMPLETE
-    recipe = {"lr": 0.01 * (number + 1)}
+    recipe = {"lr": 0.01 * (number + 1), "epochs": 27}
     kept = {Attr.RUNGS: rungs, Attr.COSTS: {"params": 10.0 * number, "macs": 1.0}, Attr.RECIPE: recipe, **attrs}
     made = create_trial(state=state, values=values, user_attrs=kept)
     made.number = number
@@ -46,13 +46,23 @@ def test_peers_are_those_that_came_to_the_rung_whatever_became_of_them() -> None
         trial(4, {}),
     ]
     table = RungTable(OBJECTIVES)
-    first = table.peers(trials, level=0, besides=1)
+    first = table.peers(trials, 27, level=0, besides=1)
     assert first.values.tolist() == [[-0.1], [-0.2], [-0.2]]
-    second = table.peers(trials, level=1, besides=7)
+    second = table.peers(trials, 27, level=1, besides=7)
     assert second.values.tolist() == [[-0.3], [-0.1], [-0.4]]
     assert second.costs.tolist() == [[0.0], [30.0], [20.0]]
     assert np.array_equal(second.finals, [[-0.5], [np.nan], [np.nan]], equal_nan=True)
-    assert RungTable(OBJECTIVES).peers([], level=0, besides=0).values.shape == (0, 1)
+    assert RungTable(OBJECTIVES).peers([], 27, level=0, besides=0).values.shape == (0, 1)
+
+
+def test_trainings_of_other_lengths_are_not_compared() -> None:
+    longer = {Attr.RECIPE: {"lr": 0.1, "epochs": 50}}
+    trials = [trial(0, {"2": {"f1": 0.1}}, [0.5, 0.0]), trial(1, {"2": {"f1": 0.2}}, [0.6, 0.0], **longer)]
+    trials += [trial(2, {"2": {"f1": 0.3}}, **longer), trial(3, {"2": {"f1": 0.4}})]
+    table = RungTable(OBJECTIVES)
+    for _ in range(2):
+        assert table.peers(trials, 27, 0, besides=7).values.tolist() == [[-0.1], [-0.4]]
+        assert table.peers(trials, 50, 0, besides=7).values.tolist() == [[-0.2], [-0.3]]
 
 
 def test_the_hint_is_the_learning_rate() -> None:
@@ -60,21 +70,21 @@ def test_the_hint_is_the_learning_rate() -> None:
     report = table.report(4, {"f1": 0.5, "loss": 1.0}, {"params": 30.0, "macs": 7.0}, lr=0.02)
     assert (report.epoch, report.values.tolist(), report.costs.tolist()) == (4, [-0.5], [30.0])
     assert report.hints == pytest.approx([np.log(0.02)])
-    peers = table.peers([trial(1, {"1": {"f1": 0.1}}), trial(2, {"1": {"f1": 0.1}})], 0, besides=0)
+    peers = table.peers([trial(1, {"1": {"f1": 0.1}}), trial(2, {"1": {"f1": 0.1}})], 27, 0, besides=0)
     assert peers.hints == pytest.approx(np.log([[0.02], [0.03]]))
 
 
 def test_what_is_finished_is_read_once_and_what_runs_again() -> None:
     table, done, running = RungTable(OBJECTIVES), trial(0, {"2": {"f1": 0.1}}, [0.5, 0.0]), trial(1, {"2": {"f1": 0.1}})
-    table.peers([done, running], 0, besides=7)
+    table.peers([done, running], 27, 0, besides=7)
     changed = [trial(0, {"2": {"f1": 0.9}}, [0.9, 0.0]), trial(1, {"2": {"f1": 0.9}})]
-    assert table.peers(changed, 0, besides=7).values.tolist() == [[-0.1], [-0.9]]
+    assert table.peers(changed, 27, 0, besides=7).values.tolist() == [[-0.1], [-0.9]]
 
 
 def test_a_study_without_costs_compares_everyone() -> None:
     table = RungTable(objectives_of(("loss",)))
     assert table.report(2, {"loss": 0.7}, {"params": 3.0}, lr=0.1).costs.shape == (0,)
-    assert table.peers([trial(0, {"2": {"loss": 0.1}}, [0.5])], 0, besides=7).costs.shape == (1, 0)
+    assert table.peers([trial(0, {"2": {"loss": 0.1}}, [0.5])], 27, 0, besides=7).costs.shape == (1, 0)
 
 
 def test_a_stop_breaks_its_constraint_less_the_later_it_came() -> None:

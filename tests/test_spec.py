@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from archtuna.errors import SpecError, StudyError
 from archtuna.objective import limit_of, objectives_of
+from archtuna.schedule import Schedule
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, check_versions, reference_of, versions
 from searches import SPACE
@@ -48,6 +50,16 @@ def test_records_that_cannot_be_read() -> None:
 )
 def test_what_differs_is_named(change: dict[str, Any], line: str) -> None:
     assert make_spec().differences(make_spec(**change)) == [line]
+
+
+def test_schedules_differ_where_both_studies_have_one() -> None:
+    on, off, before = (make_spec(stopping=s) for s in (asdict(Schedule(first=2)), asdict(Schedule(off=True)), None))
+    assert on.differences(off) == ["stopping: here first at epoch 2, then at 2 times as many, there off"]
+    assert on.differences(before) == before.differences(on) == []
+    assert (on.schedule.first, off.schedule.off, before.schedule.off) == (2, True, True)
+    plain = before.to_dict()
+    del plain["stopping"]
+    assert Spec.from_dict(plain) == before
 
 
 def test_a_search_file_differs_by_its_lines() -> None:

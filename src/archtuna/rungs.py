@@ -49,7 +49,7 @@ class RungTable:
         self.costs = [o for o in objectives if o.kind == "cost"]
         self.names = [o.name for o in self.qualities]
         self._read: set[int] = set()
-        self._finished: dict[int, Peers] = defaultdict(lambda: self._at([], 0))
+        self._finished: dict[tuple[int, int], Peers] = defaultdict(lambda: self._at([], 0))
 
     def report(self, epoch: int, best: Mapping[str, float], costs: Mapping[str, float], lr: float) -> Report:
         """Return what a trial came to at a rung."""
@@ -57,24 +57,32 @@ class RungTable:
         known = _oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
         return Report(epoch, values, np.array([math.log(lr)]), known, self.qualities)
 
-    def peers(self, trials: Iterable[FrozenTrial], level: int, besides: int) -> Peers:
+    def peers(self, trials: Iterable[FrozenTrial], epochs: int, level: int, besides: int) -> Peers:
         """Return what other trials came to at a rung, whatever became of them since.
 
         Args:
             trials: the study's.
-            level: which rung, from 0. Trials of other lengths are compared at the same level, the same share of training.
+            epochs: of the training by its recipe; others are at another place of their schedule and are left out.
+            level: which rung, from 0.
             besides: the trial that is compared with them.
         """
         fresh = [trial for trial in trials if trial.number not in self._read]
         finished = [trial for trial in fresh if trial.state.is_finished()]
         self._read.update(trial.number for trial in finished)
-        for known in range(max(map(_levels, finished), default=0)):
-            self._finished[known] = _joined(self._finished[known], self._at(finished, known))
+        self._keep(finished)
         running = [trial for trial in fresh if not trial.state.is_finished() and trial.number != besides]
-        return _joined(self._finished[level], self._at(running, level))
+        return _joined(self._finished[epochs, level], self._at(running, level, epochs))
 
-    def _at(self, trials: Iterable[FrozenTrial], level: int) -> Peers:
+    def _keep(self, finished: Sequence[FrozenTrial]) -> None:
+        levels = max(map(_levels, finished), default=0)
+        for epochs in {trial.user_attrs[Attr.RECIPE]["epochs"] for trial in finished if _levels(trial)}:
+            for level in range(levels):
+                known = self._finished[epochs, level]
+                self._finished[epochs, level] = _joined(known, self._at(finished, level, epochs))
+
+    def _at(self, trials: Iterable[FrozenTrial], level: int, epochs: int = 0) -> Peers:
         there = [(trial, trial.user_attrs) for trial in trials if _levels(trial) > level]
+        there = [(trial, attrs) for trial, attrs in there if attrs[Attr.RECIPE]["epochs"] == epochs]
         at = [attrs[Attr.RUNGS][sorted(attrs[Attr.RUNGS], key=int)[level]] for _, attrs in there]
         return Peers(
             values=_oriented([[one[name] for name in self.names] for one in at], self.qualities),

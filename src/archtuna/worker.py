@@ -501,9 +501,9 @@ class Worker:
         """Report a trial at a rung, and decide by what the study's others came to there whether it goes on."""
         self.study.optuna._storage.set_trial_user_attr(trial._trial_id, Attr.RUNGS, dict(reports))
         self.ledger.refresh()
-        lr = float(proposal.candidate.recipe.lr or 1.0)
-        peers = self._rungs.peers(self.ledger.trials, level=len(reports) - 1, besides=trial.number)
-        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, lr), peers)
+        recipe, level = proposal.candidate.recipe, len(reports) - 1
+        peers = self._rungs.peers(self.ledger.trials, recipe.epochs, level, besides=trial.number)
+        return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, float(recipe.lr or 1.0)), peers)
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
