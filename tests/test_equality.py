@@ -349,7 +349,7 @@ SPACES = {name: SearchSpace.read(starter(space=name, classes=4, input_size=32)) 
 SPACES |= {
     f"test {name}": SearchSpace.read(text, input_size=32 if name == "classic" else None) for name, text in ALL.items()
 }
-EDITS = dict.fromkeys(SPACES, 60) | {"test everything": 260, "test small": 150, "test graph": 170}
+EDITS = dict.fromkeys(SPACES, 25) | {"test everything": 60, "test small": 60, "test graph": 60}
 
 
 @pytest.mark.slow
