@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,11 @@ class Candidate:
     parameters: Mapping[str, Any]
     distributions: Mapping[str, BaseDistribution]
 
+    @cached_property
+    def places(self) -> dict[str, float]:
+        """Where each parameter lies, as the model sees it."""
+        return {name: _place(distribution, self.parameters[name]) for name, distribution in self.distributions.items()}
+
 
 def flat(
     distributions: Mapping[str, BaseDistribution], costs: Callable[[Mapping[str, Any]], Sequence[float | None] | None]
@@ -120,7 +125,6 @@ class KnownCostSampler(BaseSampler):
         self.network, self.reference, self.curve = network, reference, curve
         self._random = random.Random(seed)
         self._trials: dict[int, Candidate | None] = {}
-        self._drawn: dict[Hashable, Candidate] = {}
         self._surrogates: dict[int, Surrogate] = {}
         self._tuned = 0
         self._next: Candidate | None = None
@@ -161,7 +165,7 @@ class KnownCostSampler(BaseSampler):
         if self._random.random() < EXPLORE * min(1.0, 100 / begun):  # Later there is less to be wrong about.
             return next(iter(self._new(self._random_draws(POOL // 5), view)), None) or self._spread(view)
         if view.stalled() >= STALL and self._random.random() < 0.2:
-            changed = self._new((self._changed(parent.parameters, 1) for parent in self._parents(view, 20)), view)
+            changed = self._new((self._changed(parent, 1) for parent in self._parents(view, 20)), view)
             if changed:
                 return self._random.choice(changed)
         return self._best(view)
@@ -212,7 +216,7 @@ class KnownCostSampler(BaseSampler):
         keys = {candidate.point.key for candidate in pool}
         for _ in range(CLIMBS):
             leaders = [pool[i] for i in np.argsort(-scores, kind="stable")[:5]]
-            edits = (e for leader in leaders for e in self._edits(leader.parameters, 12))
+            edits = (self._changed(leader, 1) for leader in leaders for _ in range(12))
             fresh = [c for c in self._new(edits, view) if c.point.key not in keys]
             if not fresh:
                 break
@@ -246,63 +250,54 @@ class KnownCostSampler(BaseSampler):
 
         return Candidate(self.network(recorded), parameters, distributions)
 
-    def _new(self, draws: Iterable[Callable[[], Candidate]], view: _View) -> list[Candidate]:
+    def _new(self, draws: Iterable[Candidate], view: _View) -> list[Candidate]:
         """Return the draws that are feasible and were neither evaluated nor begun, each once."""
         found: dict[Hashable, Candidate] = {}
-        for draw in draws:
-            candidate = draw()
+        for candidate in draws:
             if candidate.point.feasible and candidate.point.key not in view.taken:
                 found.setdefault(candidate.point.key, candidate)
         return list(found.values())
 
-    def _random_draws(self, times: int) -> Iterable[Callable[[], Candidate]]:
+    def _random_draws(self, times: int) -> Iterator[Candidate]:
         """Yield random networks, every second one with all its ordered choices leaning to the same end.
 
         Of many independent choices the sum is nearly always in the middle; leaning ones reach the cheap and the dear.
         """
         for i in range(times):
             lean = self._random.gauss(0.0, 2.0) if i % 2 else 0.0
-            yield partial(self._random_draw, lean)
+            yield self._draw(partial(self._random_pick, lean))
 
-    def _random_draw(self, lean: float) -> Candidate:
-        return self._draw(lambda name, distribution: _random_value(distribution, self._random, lean))
+    def _random_pick(self, lean: float, name: str, distribution: BaseDistribution) -> Any:
+        return _random_value(distribution, self._random, lean)
 
-    def _changed(self, parent: Mapping[str, Any], times: int) -> Callable[[], Candidate]:
-        """Return a draw that changes so many decisions of a network; decisions that come up by that are random."""
-        open_names = list(parent)
+    def _changed(self, parent: Candidate, times: int) -> Candidate:
+        """Return a network with so many decisions changed; decisions that come up by that are random."""
+        old = parent.parameters
+        edited = set(self._random.sample(list(old), min(times, len(old))))
 
-        def draw() -> Candidate:
-            edited = set(self._random.sample(open_names, min(times, len(open_names))))
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            if name not in old:
+                return _random_value(distribution, self._random)
+            return _other_value(distribution, old[name], self._random) if name in edited else old[name]
 
-            def pick(name: str, distribution: BaseDistribution) -> Any:
-                if name not in parent:
-                    return _random_value(distribution, self._random)
-                return _other_value(distribution, parent[name], self._random) if name in edited else parent[name]
+        return self._draw(pick)
 
-            return self._draw(pick)
+    def _crossed(self, one: Candidate, other: Candidate) -> Candidate:
+        """Return a network with each decision from one of two; decisions that neither has are random."""
 
-        return draw
+        def pick(name: str, distribution: BaseDistribution) -> Any:
+            sources = [p.parameters for p in (one, other) if name in p.parameters]
+            return self._random.choice(sources)[name] if sources else _random_value(distribution, self._random)
 
-    def _edits(self, parent: Mapping[str, Any], most: int) -> list[Callable[[], Candidate]]:
-        return [self._changed(parent, 1) for _ in range(most)]
+        return self._draw(pick)
 
-    def _crossed(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> Callable[[], Candidate]:
-        def draw() -> Candidate:
-            def pick(name: str, distribution: BaseDistribution) -> Any:
-                sources = [p for p in (one, other) if name in p]
-                return self._random.choice(sources)[name] if sources else _random_value(distribution, self._random)
-
-            return self._draw(pick)
-
-        return draw
-
-    def _candidates(self, view: _View) -> Iterable[Callable[[], Candidate]]:
+    def _candidates(self, view: _View) -> Iterator[Candidate]:
         parents = self._parents(view, CANDIDATES)
         for i, parent in enumerate(parents):
             if i % 8 == 7:
-                yield self._crossed(parent.parameters, self._random.choice(parents).parameters)
+                yield self._crossed(parent, self._random.choice(parents))
             else:
-                yield self._changed(parent.parameters, 1 + (i % 3 == 2))
+                yield self._changed(parent, 1 + (i % 3 == 2))
         yield from self._random_draws(CANDIDATES // 4)
 
     def _parents(self, view: _View, times: int) -> list[Candidate]:
@@ -425,32 +420,39 @@ class _Model:
         self.models: dict[int, Surrogate] = {}
         self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for i in self.qualities:
-            ends = [self._forecast(i, view.cut[c]) for c in cut]
-            y = np.array([*_log(points[kept, i] - self.ideal[i]), *(mean for mean, _ in ends)])
+            ends = self._forecasts(i, [view.cut[c] for c in cut])
+            y = np.array([*self._scaled(i, points[kept, i]), *(mean for mean, _ in ends)])
             self.seen[i] = y, np.array([*np.zeros(len(kept)), *(variance for _, variance in ends)])
             self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, *self.seen[i], tune=tune)
         self.front = points[(points < self.worst).all(axis=1)]
         if view.pending:
             self._believe(x, view.pending)
 
-    def _forecast(self, i: int, curve: Curve) -> tuple[float, float]:
-        """Return mean and variance of where a stopped network would have ended, on the model's scale.
+    def _forecasts(self, i: int, curves: Sequence[Curve]) -> list[tuple[float, float]]:
+        """Return mean and variance of where each stopped network would have ended, on the model's scale.
 
-        Complete networks tell how far it is from its last rung to the end.
+        Complete networks tell how far it is from a network's last rung to the end.
         """
-        level = len(curve) - 1
-        ways = [
-            self._scaled(i, values[i]) - self._scaled(i, self.view.signs[i] * reached[level][i])
-            for values, reached in zip(self.view.done, self.view.curves, strict=True)
-            if len(reached) > level
-        ]
-        at = self._scaled(i, self.view.signs[i] * curve[level][i])
-        if len(ways) < 3:
-            return at, 1.0
-        return at + float(np.median(ways)), float(np.var(ways)) + 1e-4
+        levels = {len(curve) - 1 for curve in curves}
+        ways = {level: self._way(i, level) for level in levels}
+        found = []
+        for curve in curves:
+            mean, variance = ways[len(curve) - 1]
+            found.append((float(self._scaled(i, self.view.signs[i] * curve[-1][i])) + mean, variance))
+        return found
 
-    def _scaled(self, i: int, oriented: float) -> float:
-        return math.log(max(oriented - self.ideal[i], 1e-9))
+    def _way(self, i: int, level: int) -> tuple[float, float]:
+        """Return mean and variance of what is left from a rung to the end, a great variance where few have told."""
+        reached = [n for n, curve in enumerate(self.view.curves) if len(curve) > level]
+        if len(reached) < 3:
+            return 0.0, 1.0
+        at = self.view.signs[i] * np.array([self.view.curves[n][level][i] for n in reached])
+        ways = self._scaled(i, self.view.points()[reached, i]) - self._scaled(i, at)
+        return float(np.median(ways)), float(np.var(ways)) + 1e-4
+
+    def _scaled(self, i: int, oriented: np.ndarray) -> np.ndarray:
+        """Return values of a quality on the model's scale, on which halving an error counts the same at every level."""
+        return np.log(np.maximum(oriented - self.ideal[i], 1e-9))
 
     def _believe(self, x: Coordinates, pending: Sequence[Candidate]) -> None:
         """Take running networks as if they had come out as predicted, so that others are proposed beside them."""
@@ -479,19 +481,11 @@ class _Model:
 
     def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
         """Return networks as rows of numbers: their decisions, and their costs on a log scale."""
-        decisions = np.full((len(candidates), len(self.names)), np.nan)
-        for row, candidate in enumerate(candidates):
-            for column, name in enumerate(self.names):
-                if name in candidate.parameters:
-                    decisions[row, column] = _place(candidate.distributions[name], candidate.parameters[name])
+        rows = [[c.places.get(name, math.nan) for name in self.names] for c in candidates]
+        decisions = np.array(rows, dtype=float).reshape(len(candidates), len(self.names))
         facts = (_fact_table(candidates) - self.center) / (4.0 * self.spread)
         ordered = np.concatenate([self.ordered, np.ones(facts.shape[1], dtype=bool)])
         return Coordinates(np.hstack([decisions, facts]), ordered)
-
-
-def _log(distance: np.ndarray) -> np.ndarray:
-    """Return the scale of the model, on which halving an error counts the same at every level."""
-    return np.log(np.maximum(distance, 1e-9))
 
 
 def _modelled(points: np.ndarray) -> np.ndarray:
