@@ -12,8 +12,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from archtuna.ledger import Front, Ledger, nondominated, result_of, state_of
-from archtuna.objective import hypervolume, objectives_of, pareto_ranks
+from archtuna.ledger import Front, Ledger, result_of, state_of
+from archtuna.objective import hypervolume, nondominated, objectives_of, pareto_ranks
 from archtuna.storage import Attr, close_storage, open_storage
 
 OBJECTIVES = objectives_of(("f1", "params"))

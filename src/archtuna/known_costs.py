@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.improvement import Known, Uncertain, expected_improvement
-from archtuna.objective import hypervolume, pareto_ranks
+from archtuna.objective import hypervolume, nondominated, pareto_ranks
 from archtuna.surrogate import Coordinates, Surrogate
 
 Pick = Callable[[str, BaseDistribution], Any]
@@ -354,8 +355,7 @@ class _View:
         return np.array(self.done).reshape(-1, len(self.signs))
 
     def front(self) -> list[Candidate]:
-        ranks = pareto_ranks(self.points())
-        return [candidate for candidate, rank in zip(self.candidates, ranks, strict=True) if rank == 0]
+        return list(compress(self.candidates, nondominated(self.points())))
 
     def qualities(self) -> list[int]:
         """Return the objectives that only training tells."""
@@ -476,8 +476,7 @@ class _Model:
                 objectives.append(Uncertain(self.ideal[i], *self.models[i].predict(x)))
             else:
                 objectives.append(Known(self.view.signs[i] * np.array([c.point.costs[i] for c in candidates])))
-        front = self.front[pareto_ranks(self.front) == 0] if len(self.front) else self.front
-        return expected_improvement(objectives, front, self.worst)
+        return expected_improvement(objectives, self.front[nondominated(self.front)], self.worst)
 
     def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
         """Return networks as rows of numbers: their decisions, and their costs on a log scale."""

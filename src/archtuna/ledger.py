@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archtuna.claims import evaluation_in
-from archtuna.objective import Objective, hypervolume, oriented
+from archtuna.objective import Objective, hypervolume, nondominated, oriented
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
 
 if TYPE_CHECKING:
@@ -63,13 +63,6 @@ def is_feasible(trial: FrozenTrial) -> bool:
 
 
 # --- fronts ------------------------------------------------------------------------------------------
-
-
-def nondominated(points: np.ndarray) -> np.ndarray:
-    """Return which points no other dominates (points × objectives, smaller is better); of equal points all or none."""
-    from moocore import is_nondominated
-
-    return np.asarray(is_nondominated(points, keep_weakly=True)) if len(points) else np.zeros(0, dtype=bool)
 
 
 class Front:

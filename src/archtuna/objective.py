@@ -149,6 +149,13 @@ def pareto_ranks(points: np.ndarray) -> np.ndarray:
     return np.asarray(pareto_rank(points)) if len(points) else np.zeros(0, dtype=int)
 
 
+def nondominated(points: np.ndarray) -> np.ndarray:
+    """Return which points no other dominates (points × objectives, smaller is better); of equal points all or none."""
+    from moocore import is_nondominated
+
+    return np.asarray(is_nondominated(points, keep_weakly=True)) if len(points) else np.zeros(0, dtype=bool)
+
+
 def knee(points: np.ndarray) -> int:
     """Return the index of the point nearest to the ideal, each objective scaled to 0..1 over the points.
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
-from archtuna.objective import Objective, oriented, pareto_ranks
+from archtuna.objective import Objective, nondominated, oriented
 from archtuna.recipe import Recipe
 from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
 from archtuna.space import Candidate
@@ -83,7 +84,7 @@ def contenders(trials: Sequence[Trial], objectives: Sequence[Objective], seeds: 
     """
     done = [trial for trial in trials if trial.state == "complete" and trial.feasible]
     points = oriented([[_hoped(trial, o, seeds) for o in objectives] for trial in done], objectives)
-    return [trial for trial, rank in zip(done, pareto_ranks(points), strict=True) if rank == 0]
+    return list(compress(done, nondominated(points)))
 
 
 def _hoped(trial: Trial, objective: Objective, seeds: int) -> float:

@@ -25,8 +25,8 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.errors import StudyError
-from archtuna.ledger import COUNTED, Ledger, is_feasible, nondominated, result_of, state_of
-from archtuna.objective import Objective, hypervolume, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of
+from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
 from archtuna.repeats import Run, conditions_of, read_runs, results, samples
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
 from archtuna.selection import Bound, Option, pick

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from archtuna.errors import DataError, nearest
-from archtuna.objective import hypervolume, pareto_ranks
+from archtuna.objective import hypervolume, nondominated
 
 REMEMBERED = 200_000
 
@@ -120,7 +120,7 @@ class Scores:
     def __init__(self, table: Table, case: Case) -> None:
         self.points, self.reference = case.points(table), case.reference(table)
         self.reported = None if case.report is None else table.column(case.report)
-        front = self.points[pareto_ranks(self.points) == 0]
+        front = self.points[nondominated(self.points)]
         self.whole = self._volume(front)
 
     def _volume(self, points: np.ndarray) -> float:
