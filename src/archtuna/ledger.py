@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
+    from archtuna.evaluate import Progress
+
 COUNTED = ("complete", "stopped", "refused", "failed")
 """The states that are an outcome, in the order in which they are told."""
 
@@ -54,6 +56,15 @@ def result_of(trial: FrozenTrial) -> Mapping[str, Any]:
         "metrics": attrs.get(Attr.METRICS, {}),
         "epochs": attrs.get(Attr.EPOCHS) or {},
         "seconds": attrs.get(Attr.SECONDS),
+    }
+
+
+def recorded(progress: Progress) -> dict[str, Any]:
+    """Return what a trial keeps of where its evaluation ended; ``result_of`` reads it."""
+    return {
+        "metrics": dict(progress.best),
+        "epochs": {"trained": progress.epoch, "kept": progress.kept},
+        "seconds": progress.seconds,
     }
 
 

@@ -133,6 +133,11 @@ def amount_of(match: re.Match[str], *, path: str) -> float:
         raise SpecError(f"'{match['number']}' is not a number", path=path, value=match[0]) from None
 
 
+def values_of(objectives: Sequence[Objective], known: Mapping[str, float]) -> list[float]:
+    """Return the values of objectives, in order, out of everything that is known of a network: costs and metrics."""
+    return [float(known[o.name]) for o in objectives]
+
+
 def oriented(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
     """Return values as a matrix (points × objectives) in which smaller is always better."""
     matrix = np.asarray(values, dtype=float).reshape(-1, len(objectives))

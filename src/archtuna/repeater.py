@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
-from archtuna.objective import Objective, nondominated, oriented
+from archtuna.ledger import recorded
+from archtuna.objective import Objective, nondominated, oriented, values_of
 from archtuna.recipe import Recipe
 from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
 from archtuna.space import Candidate
@@ -28,11 +29,13 @@ from archtuna.worker import (
     OnEvent,
     Orders,
     Stop,
+    epochs_of,
     evaluator_for,
     is_dead,
     opened,
     serve,
     this_worker,
+    told_of,
 )
 
 if TYPE_CHECKING:
@@ -206,35 +209,22 @@ class Repeater:
         candidate = Candidate(trial.architecture, recipe.replace(seed=seed), trial.decisions)
         named = {"number": trial.number, "seed": seed}
         self.emit({"event": "repeat", **named, "costs": dict(trial.costs), "epochs": recipe.epochs})
-        epochs, last = iter(self.evaluator.evaluate(candidate)), None
-        while True:
-            with self.stop.interruptible():
-                progress = next(epochs, None)
-            if progress is None:
-                break
-            last = progress
-            told = {"epoch": last.epoch, "epochs": last.epochs, "metrics": dict(last.metrics), "seconds": last.seconds}
-            self.emit({"event": "epoch", **named, **told})
-        if last is None:
-            raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
-        return last
+        for progress in epochs_of(self.evaluator, candidate, self.stop):
+            self.emit({"event": "epoch", **named, **told_of(progress)})
+        return progress
 
     def _record(self, task: _Task, progress: Progress) -> None:
         number, seed = task.trial.number, task.wanted.seed
-        known = {**task.trial.costs, **progress.best}
-        values = {o.name: float(known[o.name]) for o in self.study.objectives}
+        values = values_of(self.study.objectives, {**task.trial.costs, **progress.best})
+        named = dict(zip(self.study.spec.objectives, values, strict=True))
         path = self.study.checkpoint_path(number)
         if progress.save and not path.exists():
             # It was far behind the front once, and its weights were not kept.
-            progress.save(path, {"study": self.study.name, "number": number, "values": values, "seed": seed})
-        attrs = {
-            Attr.METRICS: dict(progress.best),
-            Attr.EPOCHS: {"trained": progress.epoch, "kept": progress.kept},
-            Attr.SECONDS: progress.seconds,
-        }
+            progress.save(path, {"study": self.study.name, "number": number, "values": named, "seed": seed})
+        attrs = {Attr.RESULT: recorded(progress)}
         what = f"record trial {number} with seed {seed}"
-        with_retries(partial(self.repeats.complete, task.claim, list(values.values()), attrs), what=what)
-        with_retries(partial(self._tell, task, values, progress.seconds), what="read the front")
+        with_retries(partial(self.repeats.complete, task.claim, values, attrs), what=what)
+        with_retries(partial(self._tell, task, named, progress.seconds), what="read the front")
 
     def _fail(self, task: _Task, reason: str) -> None:
         number, seed = task.trial.number, task.wanted.seed

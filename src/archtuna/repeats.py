@@ -18,6 +18,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
+from archtuna.ledger import result_of
 from archtuna.storage import Attr
 
 if TYPE_CHECKING:
@@ -150,17 +151,17 @@ def read_runs(storage: BaseStorage, name: str) -> list[Run]:
 
 
 def _run(trial: FrozenTrial) -> Run:
-    attrs = trial.user_attrs
+    attrs, result = trial.user_attrs, result_of(trial)
     states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "failed", "RUNNING": "running"}
     return Run(
         claim=trial.number,
         wanted=Wanted(**attrs[RUN]),
         state=states.get(trial.state.name, "over"),
-        metrics=attrs.get(Attr.METRICS, {}),
+        metrics=result["metrics"],
         worker=attrs.get(Attr.WORKER),
         died=attrs.get(Attr.OUTCOME) == DIED,
         reason=attrs.get(Attr.REASON),
-        seconds=attrs.get(Attr.SECONDS),
+        seconds=result["seconds"],
     )
 
 

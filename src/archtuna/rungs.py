@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.evaluate import Progress
 from archtuna.known_costs import Curve
+from archtuna.ledger import recorded
 from archtuna.objective import Objective
 from archtuna.proposer import set_constraint, tell
 from archtuna.schedule import Decision, Peers, Report
@@ -129,13 +130,12 @@ def record_stopped(study: optuna.Study, trial: FrozenTrial, stopped: Stopped, va
         values: of the objectives, at the epoch that was kept.
     """
     progress, decision = stopped.progress, stopped.decision
-    result = {
-        "metrics": dict(progress.best),
-        "epochs": {"trained": progress.epoch, "kept": progress.kept},
-        "seconds": progress.seconds,
-    }
     with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
-        for key, value in ((Attr.RESULT, result), (Attr.OUTCOME, "stopped"), (Attr.REASON, decision.reason)):
+        for key, value in (
+            (Attr.RESULT, recorded(progress)),
+            (Attr.OUTCOME, "stopped"),
+            (Attr.REASON, decision.reason),
+        ):
             study._storage.set_trial_user_attr(trial._trial_id, key, value)
         violation = violation_of(progress.epoch, progress.epochs, decision.quantile)
         set_constraint(study, trial, STOPPED_CONSTRAINT, violation)

@@ -34,6 +34,8 @@ from optuna.trial import TrialState
 
 from archtuna.errors import ArchtunaError, DataError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, TrainEvaluator, evaluator_of
+from archtuna.ledger import recorded
+from archtuna.objective import values_of
 from archtuna.proposer import (
     Exhausted,
     GaveWay,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from archtuna.data import Data, Split
+    from archtuna.space import Candidate
 
 log = logging.getLogger("archtuna")
 
@@ -253,6 +256,31 @@ class Stop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def epochs_of(evaluator: Evaluator, candidate: Candidate, stop: Stop) -> Iterator[Progress]:
+    """Yield the epochs of an evaluation; a stop that is asked for while one is computed raises ``Interrupted``.
+
+    Raises:
+        StudyError: there is none.
+        TrialError: the candidate cannot be evaluated.
+    """
+    epochs, any_came = iter(evaluator.evaluate(candidate)), False
+    while True:
+        with stop.interruptible():
+            progress = next(epochs, None)
+        if progress is None:
+            break
+        any_came = True
+        yield progress
+    if not any_came:
+        raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
+
+
+def told_of(progress: Progress) -> Event:
+    """Return what is told of an epoch, whoever trains."""
+    told = {name: getattr(progress, name) for name in ("epoch", "epochs", "seconds")}
+    return {**told, "metrics": dict(progress.metrics)}
 
 
 # --- one worker --------------------------------------------------------------------------------------
@@ -464,36 +492,18 @@ class Worker:
 
     def _run(self, trial: FrozenTrial, proposal: Proposal) -> Progress:
         """Evaluate a candidate to its end, or raise Interrupted."""
-        epochs = iter(self.evaluator.evaluate(proposal.candidate))
-        last: Progress | None = None
         reports: dict[str, dict[str, float]] = {}
-        while True:
-            with self.stop.interruptible():
-                progress = next(epochs, None)
-            if progress is None:
-                break
-            last = progress
-            self.emit(
-                {
-                    "event": "epoch",
-                    "number": trial.number,
-                    "epoch": last.epoch,
-                    "epochs": last.epochs,
-                    "metrics": dict(last.metrics),
-                    "seconds": last.seconds,
-                }
-            )
-            if self._overdue() and last.epoch < last.epochs:
+        for progress in epochs_of(self.evaluator, proposal.candidate, self.stop):
+            self.emit({"event": "epoch", "number": trial.number, **told_of(progress)})
+            if self._overdue() and progress.epoch < progress.epochs:
                 raise Interrupted
-            if last.epoch in self.study.spec.schedule.rungs(last.epochs):
-                reports[str(last.epoch)] = {name: float(last.best[name]) for name in self._rungs.names}
-                judge = partial(self._judge, trial, proposal, last, reports)
+            if progress.epoch in self.study.spec.schedule.rungs(progress.epochs):
+                reports[str(progress.epoch)] = {name: float(progress.best[name]) for name in self._rungs.names}
+                judge = partial(self._judge, trial, proposal, progress, reports)
                 decision = with_retries(judge, what=f"report on trial {trial.number}")
                 if decision.stop:
-                    raise Stopped(decision, last)
-        if last is None:
-            raise StudyError("the evaluator gives nothing", hint="it must return metrics, or yield them once per epoch")
-        return last
+                    raise Stopped(decision, progress)
+        return progress
 
     def _judge(
         self, trial: FrozenTrial, proposal: Proposal, progress: Progress, reports: Mapping[str, Mapping[str, float]]
@@ -514,8 +524,7 @@ class Worker:
     def _record(
         self, trial: FrozenTrial, proposal: Proposal, progress: Progress, attrs: Mapping[str, Any] | None = None
     ) -> None:
-        known = {**proposal.costs, **progress.best}
-        values = [float(known[o.name]) for o in self.study.objectives]
+        values = values_of(self.study.objectives, {**proposal.costs, **progress.best})
         number, named = trial.number, dict(zip(self.study.spec.objectives, values, strict=True))
         # Before the trial counts as complete: a kill between the two leaves a trial to be trained again, not a front
         # without weights.
@@ -526,19 +535,13 @@ class Worker:
             progress.save(
                 self.study.checkpoint_path(number), {"study": self.study.name, "number": number, "values": named}
             )
-        result = {
-            "metrics": dict(progress.best),
-            "epochs": {"trained": progress.epoch, "kept": progress.kept},
-            "seconds": progress.seconds,
-        }
-        attrs = {**(attrs or {}), Attr.RESULT: result}
+        attrs = {**(attrs or {}), Attr.RESULT: recorded(progress)}
         with_retries(partial(self._write_result, trial, attrs, values), what=what)
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
 
     def _record_stopped(self, trial: FrozenTrial, proposal: Proposal, stopped: Stopped) -> None:
         progress, number = stopped.progress, trial.number
-        known = {**proposal.costs, **progress.best}
-        values = [float(known[o.name]) for o in self.study.objectives]
+        values = values_of(self.study.objectives, {**proposal.costs, **progress.best})
         write = partial(record_stopped, self.study.optuna, trial, stopped, values)
         with_retries(write, what=f"record trial {number}")
         self.emit(
