@@ -20,11 +20,12 @@ from optuna.samplers import BaseSampler
 
 from archtuna.errors import DataError, SpecError, StudyError, nearest
 from archtuna.known_costs import Point
-from archtuna.sampler import make_sampler
+from archtuna.sampler import OURS, make_sampler
 from archtuna.tables import Case, Scores, Table, read_tables
 
 BUDGETS = (25, 50, 100, 200, 400, 800)
 BUILT_IN = ("random", "nsga2", "tpe-default", "tpe")
+"""Optuna's samplers that are compared when none are named, ours beside them."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def worst_of(texts: Sequence[str]) -> dict[str, float]:
 
 def plan(
     folder: Path,
-    samplers: Sequence[str],
+    samplers: Sequence[str] | None,
     seeds: Sequence[int],
     *,
     tables: Sequence[str] = (),
@@ -153,7 +154,7 @@ def plan(
 
     Args:
         folder: that holds the tables.
-        samplers: by name, see ``sampler_of``.
+        samplers: by name, see ``sampler_of``; None for Optuna's and ours.
         seeds: of each sampler.
         tables: names of those that are wanted, or none for all.
         objectives: columns to minimise instead of each table's own cases.
@@ -164,7 +165,7 @@ def plan(
         DataError: there is no such table or column.
         StudyError: there is no such sampler.
     """
-    found = _tables(str(folder))
+    found, samplers = _tables(str(folder)), samplers or (*BUILT_IN, OURS)
     for name in tables:
         if name not in found:
             raise DataError(

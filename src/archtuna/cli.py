@@ -328,10 +328,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             stopping=_schedule(arguments),
             on_event=show.take,
         )
-    with study:
-        if not (arguments.json or arguments.quiet):
-            _print_lines(_ending(study, arguments))
-    return 130 if show.reason == "interrupted" else 0
+    return _ended(study, show, arguments, lambda: _ending(study, arguments))
 
 
 def _schedule(arguments: argparse.Namespace) -> Any:
@@ -339,6 +336,14 @@ def _schedule(arguments: argparse.Namespace) -> Any:
     from archtuna.schedule import Schedule
 
     return Schedule(first=arguments.first_rung) if arguments.first_rung else False if arguments.no_stopping else None
+
+
+def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Callable[[], Iterable[str]]) -> int:
+    """Print what a search or its repeats came to, give the study's connections back, and return the exit code."""
+    with study:
+        if not (arguments.json or arguments.quiet):
+            _print_lines(lines())
+    return 130 if show.reason == "interrupted" else 0
 
 
 def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
@@ -447,11 +452,8 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             device=arguments.device,
             on_event=show.take,
         )
-    with study:
-        if not (arguments.json or arguments.quiet):
-            pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
-            _print_lines([*report.front_lines(study), "", pick])
-    return 130 if show.reason == "interrupted" else 0
+    pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
+    return _ended(study, show, arguments, lambda: [*report.front_lines(study), "", pick])
 
 
 # --- front, pick, show ------------------------------------------------------------------------------------
@@ -658,8 +660,9 @@ def _bench(verbs: Any) -> None:
     )
     parser.add_argument("--report", metavar="C", help="with one objective: the column that is told of the best network")
     parser.add_argument(
-        "--samplers", default="random,nsga2,tpe-default,tpe,known-costs", metavar="A,B",
-        help="known-costs, Optuna's by name, tpe-default (Optuna's own default), or module:Class (%(default)s)",
+        "--samplers", type=lambda text: text.split(","), metavar="A,B",
+        help="known-costs, Optuna's by name, tpe-default (Optuna's own default), or module:Class "
+        "(random,nsga2,tpe-default,tpe,known-costs)",
     )  # fmt: skip
     parser.add_argument("--seeds", type=_count, default=5, metavar="N", help="searches of each (%(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow it (%(default)s)")
@@ -674,10 +677,10 @@ def _run_bench(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.folder)
     work = bench.plan(
         folder,
-        arguments.samplers.split(","),
+        arguments.samplers,
         range(arguments.first_seed, arguments.first_seed + arguments.seeds),
         tables=arguments.table,
-        objectives=(arguments.objectives or "").split(",") if arguments.objectives else (),
+        objectives=arguments.objectives.split(",") if arguments.objectives else (),
         worst=bench.worst_of(arguments.worst),
         report=arguments.report,
     )

@@ -47,7 +47,7 @@ log = logging.getLogger("archtuna")
 
 DEFAULT_TRIALS = 50
 SCREENED = 10
-"""Networks that a screened search begins with: as many as TPE draws at random before it models anything."""
+"""Networks of a screened pool that a search begins with, instead of as many that are spread over the costs."""
 CHECKED = 20
 """Networks that are looked at before a space is said not to fit the pictures."""
 

@@ -24,6 +24,11 @@ LONGEST = 3_000
 """Characters of a message: what a file holds, and a message repeats, may be of any length."""
 
 
+def number(value: float) -> str:
+    """Write a whole number with separators and any other with four significant digits."""
+    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
+
+
 def brief(value: object) -> str:
     """Write a value for a message, which a long one would bury."""
     if isinstance(value, int) and abs(value) >= 10**40:

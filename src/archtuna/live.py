@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from archtuna.errors import number
 from archtuna.objective import OBJECTIVES, Objective
-from archtuna.report import arrow, columns, measured, number
+from archtuna.report import arrow, columns, measured
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

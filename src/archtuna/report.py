@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
+from archtuna.errors import number
 from archtuna.model import check_output, table
 from archtuna.objective import OBJECTIVES, Objective
 from archtuna.registry import Block
@@ -34,11 +35,6 @@ def columns(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: Seque
         ).rstrip()
         for row in cells
     ]
-
-
-def number(value: float) -> str:
-    """Write a whole number with separators and any other with four significant digits."""
-    return f"{int(value):,}" if float(value).is_integer() and abs(value) >= 1 else f"{value:.4g}"
 
 
 def measured(value: float, spread: float | None, runs: int, *, failed: int = 0) -> str:

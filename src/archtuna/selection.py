@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from archtuna.errors import SpecError, StudyError, brief, nearest
+from archtuna.errors import SpecError, StudyError, brief, nearest, number
 from archtuna.objective import BOUND, OBJECTIVES, Objective, amount_of, knee, oriented
 
 SHARES = ("accuracy", "f1")
@@ -261,13 +261,9 @@ def _nothing_left(options: Sequence[Option], bounds: Sequence[Bound], objectives
     broken = [sum(max(bound.violation(option.values), 0.0) for bound in bounds) for option in options]
     near = options[broken.index(min(broken))]
     told = dict.fromkeys([*(o.name for o in objectives), *(bound.name for bound in bounds)])
-    values = ", ".join(f"{name} {_short(near.values[name])}" for name in told)
+    values = ", ".join(f"{name} {number(near.values[name])}" for name in told)
     asked = " and ".join(map(str, bounds))
     return StudyError(
         f"none of the {len(options)} networks on the front keeps {asked}",
         hint=f"the nearest is trial {near.number}: {values}",
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"

@@ -335,10 +335,11 @@ class Study:
         return self._front()
 
     def _front(self) -> list[Trial]:
-        means = self._means()
-        if means is None:
+        again = self._again()
+        if not again:
             return [self._found(number) for number in self.front_numbers()]
-        again, best = self._again(), nondominated(means)
+        means = self._means(again)
+        best = nondominated(means)
         numbers = [number for number, is_best in zip(self.ledger.numbers, best, strict=True) if is_best]
         return [self._found(number, again.get(number, ())) for number in self._sorted_front(numbers, means[best])]
 
@@ -411,9 +412,9 @@ class Study:
         ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
         if read:
             self.ledger.refresh()
-            means = self._means()
-            if means is not None:
-                return hypervolume(means, ideal, worst)
+            again = self._again()
+            if again:
+                return hypervolume(self._means(again), ideal, worst)
         return self.ledger.front.hypervolume(ideal, worst) if self.ledger.numbers else 0.0
 
     def counts(self) -> dict[str, int]:
@@ -427,11 +428,8 @@ class Study:
     def _again(self) -> dict[int, list[Run]]:
         return results(read_runs(self.optuna._storage, self.name))
 
-    def _means(self) -> np.ndarray | None:
-        """Return the ledger's points with means in the rows of networks that were repeated; None where none was."""
-        again = self._again()
-        if not again:
-            return None
+    def _means(self, again: Mapping[int, Sequence[Run]]) -> np.ndarray:
+        """Return the ledger's points with means in the rows of networks that were repeated."""
         points = self.ledger.points.copy()
         for row, number in enumerate(self.ledger.numbers):
             if number in again:
@@ -443,15 +441,14 @@ class Study:
         return self._trial(self.ledger.trials[number], path if path.exists() else None, again)
 
     def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
-        attrs, result = trial.user_attrs, result_of(trial)
+        attrs, result, state = trial.user_attrs, result_of(trial), state_of(trial)
         # For a genetic sampler a stopped trial is a complete one, whose values are not those of a training in full.
-        values = (trial.values or ()) if state_of(trial) == "complete" else ()
+        values = (trial.values or ()) if state == "complete" else ()
         own = dict(zip(self.spec.objectives, values, strict=False))
         if again:
             conditions = conditions_of(self.spec, attrs.get(Attr.KEY), attrs.get(Attr.RECIPE, {}))
             again = [run for run in again if run.wanted.conditions == conditions]
         worker = attrs.get(Attr.WORKER) or {}
-        state = state_of(trial)
         return Trial(
             number=trial.number,
             state=state,
