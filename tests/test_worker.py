@@ -29,13 +29,14 @@ from archtuna.errors import DataError, StudyError
 from archtuna.evaluate import Progress
 from archtuna.ledger import Ledger, state_of
 from archtuna.objective import objectives_of
-from archtuna.proposer import pop_waiting
+from archtuna.proposer import Proposal, Proposer, pop_waiting
 from archtuna.storage import ERROR_CONSTRAINT, Attr
 from archtuna.study import Study
 from archtuna.worker import (
     DEATHS,
     Interrupted,
     Stop,
+    Worker,
     hand_back,
     has_time,
     is_admitted,
@@ -229,6 +230,32 @@ def saving(candidate: Any) -> Iterator[Progress]:
 class Saving:
     costs = staticmethod(costs_of)
     evaluate = staticmethod(saving)
+
+
+def test_a_trial_too_many_is_made_up_for_where_another_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker's trial counts when this one leaves its own, and gives way in that moment: somebody has to go on."""
+    others: list[int] = []
+    propose, leave = Proposer.propose, Worker._leave
+
+    def beside_another(proposer: Proposer) -> Proposal:
+        if not others:
+            born = create_trial(state=TrialState.RUNNING, user_attrs={Attr.WORKER: this_worker() | {"pid": 1}})
+            others.append(proposer.study._storage.create_new_trial(proposer.study._study_id, template_trial=born))
+        return propose(proposer)
+
+    def while_the_other_gives_way(worker: Worker, *given: Any) -> None:
+        storage = worker.study.optuna._storage
+        storage.set_trial_user_attr(others[0], Attr.OUTCOME, "duplicate")
+        storage.set_trial_state_values(others[0], TrialState.FAIL)
+        leave(worker, *given)
+
+    monkeypatch.setattr(Proposer, "propose", beside_another)
+    monkeypatch.setattr(Worker, "_leave", while_the_other_gives_way)
+    study, _ = recorded(tmp_path, trials=1)
+    assert study.counts()["complete"] == 1
+    assert [trial.state for trial in study.trials()] == ["duplicate", "duplicate", "complete"]
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])

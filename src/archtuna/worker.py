@@ -359,7 +359,9 @@ class Worker:
         try:
             if not is_admitted(self.ledger.wanted_before(trial.number), self.orders.trials):
                 self._leave(trial, proposal)
-                return "trials"
+                # One that was counted before this may give way at the same moment, and then nobody else would go on. A
+                # trial that waits stays in the queue, so it would be taken up for ever.
+                return None if proposal else "trials"
             proposal = self._take_up(trial) if proposal is None else self._keep(trial, proposal)
             if proposal is not None:
                 self._tell_trial(trial, proposal)
