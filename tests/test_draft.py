@@ -79,14 +79,14 @@ def test_every_sampler_draws_for_a_trial_that_does_not_exist(name: str, objectiv
     assert study.get_trials() == before, "nothing of a draft is written"
 
 
-SAMPLERS = {name: lambda name=name: name for name in ("random", "tpe", "nsga2", "nsga3")}
-SAMPLERS["univariate tpe"] = lambda: optuna.samplers.TPESampler(seed=1, multivariate=False)
+COMPARED = {name: lambda name=name: name for name in ("random", "tpe", "nsga2", "nsga3")}
+COMPARED["univariate tpe"] = lambda: optuna.samplers.TPESampler(seed=1, multivariate=False)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", COMPARED)
 def test_a_draft_gets_what_a_trial_of_optunas_gets(name: str) -> None:
     """A sampler of the same seed draws the same for a draft as for a trial that exists."""
-    ours, plain = (study_of(SAMPLERS[name]()) for _ in range(2))
+    ours, plain = (study_of(COMPARED[name]()) for _ in range(2))
     fill(ours, 25)
     for _ in range(25):
         trial = plain.ask()
