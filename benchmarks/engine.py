@@ -36,9 +36,10 @@ from optuna.trial import FrozenTrial, create_trial
 from archtuna.coding import coding_of
 from archtuna.costs import costs_of
 from archtuna.evaluate import FunctionEvaluator
+from archtuna.known_costs import flat
 from archtuna.objective import objectives_of
 from archtuna.proposer import Draw, attributes_of, evaluation_of
-from archtuna.sampler import make_sampler
+from archtuna.sampler import OURS, make_sampler
 from archtuna.space import Candidate, SearchSpace
 from archtuna.spec import Spec, versions
 from archtuna.storage import Attr, close_storage
@@ -53,7 +54,7 @@ from crowds import crowd  # noqa: E402
 from postgres import Server, running  # noqa: E402
 
 OBJECTIVES = ("f1", "loss", "params", "macs")
-SAMPLERS = ("random", "tpe", "nsga2")
+SAMPLERS = ("random", "tpe", "nsga2", OURS)
 WARM_UP = 3
 ROW = "  - [1, InvertedResidualv3, [3|5|7, 2|3|4|6, {channels}, 0|1, 1, {stride}]]"
 SPACE = "\n".join(
@@ -104,7 +105,7 @@ def finished(space: SearchSpace, number: int) -> list[FrozenTrial]:
         result = {"metrics": metrics, "epochs": {"trained": 1, "kept": 1}, "seconds": 1.0}
         known = {**costs, **metrics}
         parameters = {name: codings[name].parameter(value) for name, value in candidate.decisions.items()}
-        draw = Draw(candidate.decisions, parameters, evaluation, candidate)
+        draw = Draw(candidate.decisions, parameters, candidate)
         made.append(
             create_trial(
                 values=[float(known[name]) for name in OBJECTIVES],
@@ -170,9 +171,14 @@ class Plain:
 
     def __init__(self, url: str, sampler: str, space: SearchSpace) -> None:
         url = url.replace("postgresql://", "postgresql+psycopg://").replace("{", "{{").replace("}", "}}")
-        made = make_sampler(sampler, objectives=len(OBJECTIVES), seed=1)
-        self.study = optuna.load_study(study_name="plain", storage=url, sampler=made)
         self.codings = {choice.name: coding_of(choice) for choice in space.choices}
+        network = flat({name: coding.distribution for name, coding in self.codings.items()}, self.costs)
+        made = make_sampler(sampler, objectives=len(OBJECTIVES), seed=1, network=network)
+        self.study = optuna.load_study(study_name="plain", storage=url, sampler=made)
+
+    def costs(self, parameters: Mapping[str, Any]) -> list[float | None]:
+        found = values_of({name: self.codings[name].value(value) for name, value in parameters.items()})
+        return [found[name] if name in ("params", "macs") else None for name in OBJECTIVES]
 
     def trial(self) -> None:
         trial = self.study.ask()

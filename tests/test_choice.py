@@ -1,7 +1,7 @@
 import pytest
 
 from archtuna import document
-from archtuna.choice import read_choice, read_slot
+from archtuna.choice import REMEMBERED, Answered, Choice, read_choice, read_slot
 from archtuna.errors import SpecError
 
 
@@ -58,3 +58,64 @@ def test_shared_choices_are_named_once():
     assert read_slot(document.from_plain("$k"), "x", shared).choice is shared["k"]
     with pytest.raises(SpecError, match=r"no shared choice is named 'kk'\nhint: did you mean 'k'\?|known: k"):
         read_slot(document.from_plain("$kk"), "x", shared)
+
+
+# --- what is remembered of answers -------------------------------------------------------------------
+
+
+def choice_of(name, options):
+    return Choice(name, "categorical", options)
+
+
+def test_a_function_of_answers_is_called_once_for_the_same_answers_and_asks_only_what_counts():
+    gate, width = choice_of("gate", (True, False)), choice_of("width", (1, 2))
+    called = []
+
+    def function(pick):
+        called.append("x")
+        return f"wide {pick(width)} {pick(width)}" if pick(gate) else "none"
+
+    def ask(given, **answers):
+        asked = []
+
+        def pick(choice):
+            asked.append(choice.name)
+            return answers[choice.name]
+
+        return known.get(given, pick, function), list(dict.fromkeys(asked))
+
+    known = Answered()
+    assert ask(0, gate=True, width=1)[0] == "wide 1 1"
+    assert ask(0, gate=False) == ("none", ["gate"])
+    assert ask(0, gate=True, width=2)[0] == "wide 2 2"
+    assert len(called) == 3
+    assert ask(0, gate=True, width=1) == ("wide 1 1", ["gate", "width"])
+    assert ask(0, gate=False) == ("none", ["gate"])
+    assert len(called) == 3
+    assert ask("other", gate=True, width=1)[0] == "wide 1 1"
+    assert len(called) == 4
+
+
+def test_one_and_true_are_two_answers_and_a_failure_is_not_remembered():
+    known = Answered()
+    option = choice_of("option", (1, True))
+
+    def function(pick):
+        answer = pick(option)
+        if isinstance(answer, float):
+            raise ValueError("no")
+        return repr(answer)
+
+    one, true = (known.get(None, lambda _, answer=answer: answer, function) for answer in (1, True))
+    assert (one, true) == ("1", "True")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no"):
+            known.get(None, lambda _: 1.0, function)
+
+
+def test_what_is_remembered_is_bounded():
+    known = Answered()
+    number = choice_of("number", (0, 1))
+    for i in range(3 * REMEMBERED):
+        assert known.get(None, lambda _, i=i: i, lambda pick: pick(number)) == i
+        assert known._size <= REMEMBERED

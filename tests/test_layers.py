@@ -25,7 +25,7 @@ ROWS = [
         *("equality", "operations", "model"),
     ),
     ("blocks",),
-    ("architecture", "recipe", "objective", "selection", "schedule", "settings", "improvement", "surrogate", "tables"),
+    ("architecture", "recipe", "objective", "selection", "schedule", "settings", "improvement", "surrogate", "guess", "tables"),
     ("registry", "signature", "document", "files", "errors"),
 ]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

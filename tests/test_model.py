@@ -1,14 +1,18 @@
+import contextlib
 import random
+import re
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from archtuna import model
 from archtuna.architecture import Architecture, Row
 from archtuna.errors import ShapeError
 from archtuna.model import Network, build, check_output, survey, table
 from archtuna.space import SearchSpace
+from archtuna.starter import spaces
 from spaces import ALL, SEED
 
 
@@ -44,6 +48,17 @@ def test_any_input_size_builds_or_names_a_row(seed_value, size):
         assert "backbone[" in str(error)
         return
     assert check_output(architecture) == 6
+
+
+@pytest.mark.parametrize("name", sorted(spaces()))
+def test_passing_over_norms_and_activations_changes_no_shape_and_no_cost(name, monkeypatch):
+    text = re.sub(r"\bCHANNELS\b", "3", re.sub(r"\bCLASSES\b", "10", spaces()[name].text)).split("\ndata:")[0]
+    space = SearchSpace.read(text.replace("SIZE", "64"))
+    drawn = [space.random(random.Random(i)).architecture for i in range(12)]
+    quick = [survey(architecture) for architecture in drawn]
+    monkeypatch.setattr(model, "_Unchanged", contextlib.nullcontext)
+    model._survey_unit.cache_clear()
+    assert [survey(architecture) for architecture in drawn] == quick
 
 
 def test_state_dicts_of_one_key_have_one_set_of_names():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
 
 from archtuna.architecture import Scalar
 from archtuna.document import Value, scalar_of
 from archtuna.errors import SpecError, brief, nearest
+
+T = TypeVar("T")
 
 MAX_OPTIONS = 1_000
 
@@ -76,6 +78,74 @@ class Choice:
 
 
 Pick = Callable[[Choice], Any]
+
+REMEMBERED = 4_096
+"""Results that one ``Answered`` holds; then it begins anew."""
+
+
+@dataclass
+class _Question:
+    """A choice that was asked, and what follows each answer: another question, or a result in a tuple of one."""
+
+    choice: Choice
+    then: dict[tuple[type, Any], Any] = field(default_factory=dict)
+
+
+class Answered(Generic[T]):
+    """Remembers what a function of answers gave, by the answers, and asks only for those.
+
+    The function must be pure: the same answers lead to the same next question and the same result. Answers are told
+    apart with their type, because 1 and true are not one value.
+    """
+
+    def __init__(self) -> None:
+        self._first: dict[Hashable, Any] = {}
+        self._size = 0
+
+    def get(self, given: Hashable, pick: Pick, function: Callable[[Pick], T]) -> T:
+        """Return what a function gives.
+
+        Args:
+            given: what it depends on besides the answers.
+            pick: answers choices; a choice that is asked twice is answered the same.
+            function: asks the choices that it needs.
+        """
+        place, step = self._first, given
+        asked: list[Choice] = []
+        while (found := place.get(step)) is not None:
+            if isinstance(found, tuple):
+                return found[0]
+            asked.append(found.choice)
+            place, step = found.then, typed(pick(found.choice))
+        return self._learn(place, step, asked, pick, function)
+
+    def _learn(self, place: dict[Any, Any], step: Any, asked: list[Choice], pick: Pick, function: Any) -> T:
+        """Remember what follows a place that was not known yet."""
+        names = {choice.name for choice in asked}
+        later: list[tuple[Choice, Any]] = []
+
+        def recorded(choice: Choice) -> Any:
+            answer = pick(choice)
+            if choice.name not in names:
+                names.add(choice.name)
+                later.append((choice, answer))
+            return answer
+
+        result = function(recorded)
+        if self._size >= REMEMBERED:
+            self.__init__()  # type: ignore[misc]
+            return result
+        for choice, answer in later:
+            question = place[step] = _Question(choice)
+            place, step = question.then, typed(answer)
+        place[step] = (result,)
+        self._size += 1
+        return result
+
+
+def typed(answer: Any) -> tuple[type, Any]:
+    """Return an answer so that 1, 1.0 and true are three."""
+    return type(answer), answer
 
 
 @dataclass(frozen=True)

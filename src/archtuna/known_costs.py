@@ -4,8 +4,9 @@ Optuna's samplers treat every objective as unknown. In architecture search most 
 and size follow from the network. ``KnownCostSampler`` fits a Gaussian process to each quality, takes each candidate's costs
 as they are, and proposes the candidate that is expected to enlarge the dominated hypervolume most (the grey-box view of
 Astudillo & Frazier 2022, section 3, with the improvement of ``improvement``). Candidates are changed networks of the front
-and random ones. The first networks are spread over the range of costs; some later ones are drawn at random, and some are
-changed networks of the front when improvement stalls, because a model alone can be wrong with confidence.
+and random ones. The first networks are spread over the range of costs, or expected to be worth most by their size; some later
+ones are drawn at random, and some are changed networks of the front when improvement stalls, because a model alone can be
+wrong with confidence.
 
 It is an ordinary Optuna sampler. What was evaluated, is running or breaks a limit is never proposed.
 """
@@ -27,13 +28,14 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from archtuna.guess import Guess
 from archtuna.improvement import Known, Uncertain, expected_improvement
 from archtuna.objective import hypervolume, nondominated, pareto_ranks
 from archtuna.surrogate import Coordinates, Surrogate
 
 Pick = Callable[[str, BaseDistribution], Any]
 
-POOL = 250
+POOL = 100
 """Random candidates from which the start and the explorations are taken."""
 
 CANDIDATES = 400
@@ -162,9 +164,9 @@ class KnownCostSampler(BaseSampler):
         view = self._view(study, number)
         begun = len(view.done) + len(view.stopped) + len(view.pending)
         if begun < start_of(view) or len(view.done) < 3:
-            return self._spread(view)
+            return self._start(view)
         if self._random.random() < EXPLORE * min(1.0, 100 / begun):  # Later there is less to be wrong about.
-            return next(iter(self._new(self._random_draws(POOL // 5), view)), None) or self._spread(view)
+            return next(iter(self._new(self._random_draws(POOL // 2), view)), None) or self._start(view)
         if view.stalled() >= STALL and self._random.random() < 0.2:
             changed = self._new((self._changed(parent, 1) for parent in self._parents(view, 20)), view)
             if changed:
@@ -193,13 +195,24 @@ class KnownCostSampler(BaseSampler):
             self._trials[trial.number] = found
         return self._trials[trial.number]
 
-    def _spread(self, view: _View) -> Candidate | None:
-        """Return the random network whose costs are farthest from those of every network that was begun."""
+    def _start(self, view: _View) -> Candidate | None:
+        """Return a random network for the model to begin with.
+
+        By turns it is the one that is worth most by its size, and the one whose costs are farthest from all that was begun:
+        the first is where the hypervolume grows, the second keeps the model from guessing beyond what it saw.
+        """
         pool = self._new(self._random_draws(POOL), view)
-        if not pool or (not pool[0].point.costs and not pool[0].point.facts):
+        if not pool or not _facts_of(pool[0].point):
             return pool[0] if pool else None
+        begun = len(view.done) + len(view.stopped) + len(view.pending)
+        if begun % 2 and view.done and view.reference is not None and view.qualities():
+            return pool[int(np.argmax(_First(view).score(pool)))]
+        return self._spread(view, pool)
+
+    def _spread(self, view: _View, pool: Sequence[Candidate]) -> Candidate:
+        """Return the network whose costs are farthest from those of every network that was begun."""
         begun = [c for c in (*view.candidates, *view.stopped, *view.pending) if c.point.feasible]
-        levels = np.array([np.mean(np.log(_facts_of(c.point))) for c in (*pool, *begun)])
+        levels = _sizes([*pool, *begun])
         low, high = np.quantile(levels[: len(pool)], (0.02, 0.98))
         levels = np.clip(levels, low, high)
         if not begun:
@@ -212,7 +225,7 @@ class KnownCostSampler(BaseSampler):
         model = self._fit(view)
         pool = self._new(self._candidates(view), view)
         if not pool:
-            return self._spread(view)
+            return self._start(view)
         scores = model.score(pool)
         keys = {candidate.point.key for candidate in pool}
         for _ in range(CLIMBS):
@@ -404,12 +417,67 @@ def _ideal_of(oriented: np.ndarray, sign: float) -> float:
 # --- the model of the qualities ----------------------------------------------------------------------
 
 
-class _Model:
-    """Surrogates of the qualities, and what a candidate is worth by them."""
+class _Belief:
+    """What is expected of the qualities of networks, and so what a candidate is worth.
+
+    Attributes:
+        front: complete networks, and running ones as they are expected to come out, where they count.
+    """
+
+    def __init__(self, view: _View) -> None:
+        self.view, self.worst, self.ideal = view, view.worst(), view.ideal()
+        points = view.points()
+        self.front = points[(points < self.worst).all(axis=1)]
+
+    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of a quality on the model's scale."""
+        raise NotImplementedError
+
+    def scaled(self, i: int, oriented: np.ndarray) -> np.ndarray:
+        """Return values of a quality on the model's scale, on which halving an error counts the same at every level."""
+        return np.log(np.maximum(oriented - self.ideal[i], 1e-9))
+
+    def take_in(self, pending: Sequence[Candidate]) -> dict[int, np.ndarray]:
+        """Take running networks for what is expected of them, so that others are proposed beside them; return that."""
+        costs = [[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending]
+        believed = np.array(costs) * self.view.signs
+        means = {i: self.predict(i, pending)[0] for i in self.view.qualities()}
+        for i, mean in means.items():
+            believed[:, i] = np.exp(mean) + self.ideal[i]
+        self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
+        return means
+
+    def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Return the expected improvement of each candidate."""
+        qualities = set(self.view.qualities())
+        objectives: list[Known | Uncertain] = []
+        for i in range(len(self.worst)):
+            if i in qualities:
+                objectives.append(Uncertain(self.ideal[i], *self.predict(i, candidates)))
+            else:
+                objectives.append(Known(self.view.signs[i] * np.array([c.point.costs[i] for c in candidates])))
+        return expected_improvement(objectives, self.front[nondominated(self.front)], self.worst)
+
+
+class _First(_Belief):
+    """What is expected before decisions are modelled: it goes by size alone."""
+
+    def __init__(self, view: _View) -> None:
+        super().__init__(view)
+        points, sizes = view.points(), _sizes(view.candidates)
+        self.guesses = {i: Guess.fitted(sizes, self.scaled(i, points[:, i])) for i in view.qualities()}
+        if view.pending:
+            self.take_in(view.pending)
+
+    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        return self.guesses[i].predict(_sizes(candidates))
+
+
+class _Model(_Belief):
+    """What surrogates of the qualities expect."""
 
     def __init__(self, view: _View, surrogates: dict[int, Surrogate], tune: bool) -> None:
-        self.view, self.qualities = view, view.qualities()
-        self.worst, self.ideal = view.worst(), view.ideal()
+        super().__init__(view)
         kept = _modelled(view.points())
         cut = range(max(0, len(view.stopped) - MODELLED // 2), len(view.stopped))
         self.known = [*(view.candidates[i] for i in kept), *(view.stopped[i] for i in cut)]
@@ -419,12 +487,11 @@ class _Model:
         x, points = self.coordinates(self.known), view.points()
         self.models: dict[int, Surrogate] = {}
         self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        for i in self.qualities:
+        for i in view.qualities():
             ends = self._forecasts(i, [view.cut[c] for c in cut])
-            y = np.array([*self._scaled(i, points[kept, i]), *(mean for mean, _ in ends)])
+            y = np.array([*self.scaled(i, points[kept, i]), *(mean for mean, _ in ends)])
             self.seen[i] = y, np.array([*np.zeros(len(kept)), *(variance for _, variance in ends)])
             self.models[i] = surrogates.setdefault(i, Surrogate()).fit(x, *self.seen[i], tune=tune)
-        self.front = points[(points < self.worst).all(axis=1)]
         if view.pending:
             self._believe(x, view.pending)
 
@@ -438,7 +505,7 @@ class _Model:
         found = []
         for curve in curves:
             mean, variance = ways[len(curve) - 1]
-            found.append((float(self._scaled(i, self.view.signs[i] * curve[-1][i])) + mean, variance))
+            found.append((float(self.scaled(i, self.view.signs[i] * curve[-1][i])) + mean, variance))
         return found
 
     def _way(self, i: int, level: int) -> tuple[float, float]:
@@ -447,36 +514,19 @@ class _Model:
         if len(reached) < 3:
             return 0.0, 1.0
         at = self.view.signs[i] * np.array([self.view.curves[n][level][i] for n in reached])
-        ways = self._scaled(i, self.view.points()[reached, i]) - self._scaled(i, at)
+        ways = self.scaled(i, self.view.points()[reached, i]) - self.scaled(i, at)
         return float(np.median(ways)), float(np.var(ways)) + 1e-4
 
-    def _scaled(self, i: int, oriented: np.ndarray) -> np.ndarray:
-        """Return values of a quality on the model's scale, on which halving an error counts the same at every level."""
-        return np.log(np.maximum(oriented - self.ideal[i], 1e-9))
+    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
+        return self.models[i].predict(self.coordinates(candidates))
 
     def _believe(self, x: Coordinates, pending: Sequence[Candidate]) -> None:
-        """Take running networks as if they had come out as predicted, so that others are proposed beside them."""
         there = self.coordinates(pending)
         both = Coordinates(np.concatenate([x.values, there.values]), x.ordered)
-        costs = [[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending]
-        believed = np.array(costs) * self.view.signs
-        for i, model in self.models.items():
-            mean, _ = model.predict(there)
-            believed[:, i] = np.exp(mean) + self.ideal[i]
+        for i, mean in self.take_in(pending).items():
             y, noise = self.seen[i]
-            model.fit(both, np.concatenate([y, mean]), np.concatenate([noise, np.zeros(len(mean))]), tune=False)
-        self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
-
-    def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
-        """Return the expected improvement of each candidate."""
-        x = self.coordinates(candidates)
-        objectives: list[Known | Uncertain] = []
-        for i in range(len(self.worst)):
-            if i in self.models:
-                objectives.append(Uncertain(self.ideal[i], *self.models[i].predict(x)))
-            else:
-                objectives.append(Known(self.view.signs[i] * np.array([c.point.costs[i] for c in candidates])))
-        return expected_improvement(objectives, self.front[nondominated(self.front)], self.worst)
+            y, noise = np.concatenate([y, mean]), np.concatenate([noise, np.zeros(len(mean))])
+            self.models[i].fit(both, y, noise, tune=False)
 
     def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
         """Return networks as rows of numbers: their decisions, and their costs on a log scale."""
@@ -505,6 +555,11 @@ def _names(candidates: Sequence[Candidate]) -> tuple[list[str], np.ndarray]:
         found.update(candidate.distributions)
     names = [name for name in sorted(found) if not found[name].single()]
     return names, np.array([not isinstance(found[name], CategoricalDistribution) for name in names], dtype=bool)
+
+
+def _sizes(candidates: Sequence[Candidate]) -> np.ndarray:
+    """Return the logarithm of each network's size: the mean over all that is known of it."""
+    return np.array([np.mean(np.log(_facts_of(candidate.point))) for candidate in candidates])
 
 
 def _facts_of(point: Point) -> tuple[float, ...]:

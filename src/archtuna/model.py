@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import archtuna.blocks  # noqa: F401  (registers the zoo)
@@ -144,13 +145,33 @@ def _measured(
     params = sum(p.numel() for p in unit.parameters() if p.requires_grad)
     if params > MAX_PARAMETERS:
         return f"{params:,} parameters in one block", "channels or kernel are too large"
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    is_own = not (BLOCKS[module].is_foreign or module.startswith("nn."))
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), _Unchanged() if is_own else nullcontext():
         output = unit(*(_sample(shape, device) for shape in shapes))
     problem = _vanished(output, shapes)
     if problem:
         return problem
     state = sum(t.numel() for t in unit.state_dict().values() if t.is_floating_point())
     return UnitFacts(shapes, _shape_of(output), params, counter.get_total_flops() // 2, state)
+
+
+class _Unchanged(TorchFunctionMode):
+    """Passes over norms and activations: they change no shape and multiply nothing that counts.
+
+    On the meta device each of them goes through Python, and takes longer than all convolutions together. Somebody else's
+    block is run as it is: what it does wrong in them shows here.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if args and getattr(func, "__name__", "") in _PASSED_OVER:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+_PASSED_OVER = frozenset((
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "relu", "relu_", "relu6", "hardswish", "hardsigmoid", "sigmoid",
+    "silu", "gelu", "mish", "elu", "leaky_relu", "tanh", "hardtanh", "softplus",
+))  # fmt: skip
 
 
 def _sample(shape: Shape, device: str) -> Any:
@@ -251,19 +272,20 @@ def make_unit(
     return unit
 
 
-def check_output(architecture: Architecture, classes: int | None = None) -> int:
+def check_output(architecture: Architecture, classes: int | None = None, *, output: Shape | None = None) -> int:
     """Return how many values the network gives for a picture, and check that they are one per class.
 
     Args:
         classes: how many classes the pictures have, where that is known.
+        output: the shape of the network's output, where that is known.
 
     Raises:
         ShapeError: the network does not build, ends in a map, or in another number of values; the error knows the row.
     """
-    facts = survey(architecture)
-    if not facts:
+    if not architecture.rows:
         raise ShapeError("the network has no rows")
-    row, output = len(architecture.rows) - 1, facts[-1][1].output
+    row = len(architecture.rows) - 1
+    output = survey(architecture)[-1][1].output if output is None else output
     if any(n != 1 for n in output[1:]):
         raise ShapeError(
             f"row {row} {architecture.rows[row]}: the network ends in a map of {describe(output)}, not in one value per class",

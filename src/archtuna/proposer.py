@@ -20,7 +20,7 @@ import json
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -134,9 +134,22 @@ class Draw:
 
     decisions: Decisions
     parameters: Mapping[str, Any]
-    evaluation: str
     candidate: Candidate | None
     problem: str = ""
+
+    @cached_property
+    def evaluation(self) -> str:
+        """What the draw would claim, see ``claims``."""
+        if self.candidate is None:
+            return self.spelling
+        return evaluation_of(self.candidate.architecture, self.candidate.recipe)
+
+    @cached_property
+    def spelling(self) -> str:
+        """What is the same for the same rows, trained the same way: far cheaper to find out than ``evaluation``."""
+        if self.candidate is None:
+            return _digest(self.decisions)
+        return f"{self.candidate.architecture.key}:{self.candidate.recipe.key}"
 
 
 @dataclass(frozen=True)
@@ -194,6 +207,7 @@ class Proposer:
     on_refused: RefusedCallback = lambda number, key, reason, costs: None
     _refused: dict[str, Verdict] = field(default_factory=dict, init=False)
     _mildest: tuple[float, Decisions] | None = field(default=None, init=False)
+    _respelt: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.study = self.ledger.study
@@ -256,18 +270,23 @@ class Proposer:
         return judge(draw, self.cost, self.limits)
 
     def point(self, objectives: Sequence[Objective], parameter: Pick) -> Point:
-        """Return what is known before training of the network that parameters make, for samplers that use it."""
+        """Return what is known before training of the network that parameters make, for samplers that use it.
+
+        Networks are told apart by their rows. Of equal networks in another spelling only those are known that came up.
+        """
         draw = self.draw(parameter)
         verdict = self.judge(draw)
         known = {i: verdict.costs[o.name] for i, o in enumerate(objectives) if o.name in verdict.costs}
         facts = tuple(verdict.costs[name] for name in FACTS if name in verdict.costs)
-        return Point(draw.evaluation, known, facts, verdict.reason is None)
+        feasible = verdict.reason is None and draw.spelling not in self._respelt
+        return Point(draw.spelling, known, facts, feasible)
 
     def _find(self, draft: Draft) -> tuple[Draw, Verdict]:
         known = self.ledger.known
         recorded = 0
         for draw in chain([] if known else [self._own()], self._draws(draft)):
             if draw.evaluation in known or draw.evaluation in self._refused:
+                self._respelt.add(draw.spelling)
                 continue
             verdict = self.judge(draw)
             if verdict.reason is None:
@@ -391,8 +410,8 @@ class Proposer:
         try:
             candidate = self.space.resolve(pick)
         except ShapeError as error:
-            return Draw(decisions, parameters, _digest(decisions), None, error.message)
-        return Draw(decisions, parameters, evaluation_of(candidate.architecture, candidate.recipe), candidate)
+            return Draw(decisions, parameters, None, error.message)
+        return Draw(decisions, parameters, candidate)
 
     # records
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from archtuna.architecture import Row
-from archtuna.choice import AnySlot, Choice, Pick, Slot, check
+from archtuna.choice import Answered, AnySlot, Choice, Pick, Slot, check
 from archtuna.dialect import CLASSIC, Dialect, rows_of, scaled_depth
 from archtuna.document import Value
 from archtuna.errors import nearest
@@ -50,6 +50,7 @@ class RowTemplate:
     named: Mapping[str, AnySlot] = field(default_factory=dict)
     dialect: Dialect = CLASSIC
     scaled: bool = True
+    _known: Answered[tuple[Row, ...]] = field(default_factory=Answered, init=False, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -89,22 +90,28 @@ class RowTemplate:
         """Return the block that the module is."""
         return BLOCKS[str(self.module.get(pick))]
 
-    def resolve(self, pick: Pick, multiples: Multiples, in_channels: Any) -> list[Row]:
+    def resolve(self, pick: Pick, multiples: Multiples, in_channels: Any) -> tuple[Row, ...]:
         """Return the rows that this one becomes, none where a choice of 0 copies was taken.
+
+        Samplers look at thousands of networks that share most of their rows, so what became of a row is remembered.
 
         Args:
             pick: answers choices.
             multiples: of the file.
             in_channels: of what the row takes in.
         """
+        resolve = partial(self._resolve, multiples=multiples, in_channels=in_channels)
+        return self._known.get((multiples, in_channels), pick, resolve)
+
+    def _resolve(self, pick: Pick, multiples: Multiples, in_channels: Any) -> tuple[Row, ...]:
         copies = self.copies(pick, multiples)
         if copies == 0:
             # Which module it would have been is asked all the same, in the order of the file.
             self.block(pick)
-            return []
+            return ()
         block = self.block(pick)
         arguments = self._arguments(block, pick, multiples)
-        return rows_of(block, arguments, copies, in_channels)
+        return tuple(rows_of(block, arguments, copies, in_channels))
 
     def _arguments(self, block: Block, pick: Pick, multiples: Multiples) -> dict[str, Any]:
         slots = self.slots(block)

@@ -13,12 +13,13 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from archtuna import document
 from archtuna.architecture import PICTURE, Architecture, Row
-from archtuna.choice import Choice, Pick, Slot, check, fixed
+from archtuna.choice import Choice, Pick, Slot, check, fixed, typed
 from archtuna.errors import ShapeError, SpecError, nearest
 from archtuna.kindle import Files
 from archtuna.model import check_output, survey
@@ -177,7 +178,7 @@ class SearchSpace(ModelFile):
             return decisions[choice.name]
 
         # Training values are asked before rows can fail: samplers see every choice of a refused candidate.
-        recipe = Recipe(**{name: slot.get(once) for name, slot in self.training.items()})
+        recipe = _recipe_of(tuple((name, *typed(slot.get(once))) for name, slot in self.training.items()))
         architecture = self._architecture(once)
         return Candidate(architecture, recipe, decisions)
 
@@ -202,7 +203,7 @@ class SearchSpace(ModelFile):
         origins = {name: module for name, module in self.origins.items() if name in used}
         architecture = Architecture(tuple(rows), channels, (height, width), origins)
         try:
-            check_output(architecture)
+            check_output(architecture, output=builder.shape(end))
         except ShapeError as error:
             place = self.section.templates[-1].place
             raise ShapeError(str(place.error(error.message)), row=error.row, hint=error.hint) from None
@@ -285,6 +286,11 @@ class SearchSpace(ModelFile):
                     if found is not None and (best_cost is None or found > best_cost):
                         best, best_cost, improved = trial, found, True
         return self.candidate(best)
+
+
+@lru_cache(maxsize=1024)
+def _recipe_of(values: tuple[tuple[str, type, Any], ...]) -> Recipe:
+    return Recipe(**{name: value for name, _, value in values})
 
 
 def draw(choice: Choice, rng: random.Random) -> Any:

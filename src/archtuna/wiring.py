@@ -71,7 +71,8 @@ class Builder:
         end = inputs[0]
         for row in rows if self.problem is None else ():
             shape, end = self._follow(row, inputs, template), len(self.rows)
-            self.rows.append(Row(row.module, row.arguments, row.repeat, inputs, label))
+            wired = None if inputs == (end - 1,) else inputs  # None takes the row before: most do, and it is quicker.
+            self.rows.append(Row(row.module, row.arguments, row.repeat, wired, label))
             self._shapes.append(shape)
             self._places.append(template.place.path + (f" ('{label}', {row.module})" if label else f" ({row.module})"))
             inputs = (end,)
