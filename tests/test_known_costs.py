@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
-from archtuna.known_costs import KnownCostSampler, Pick, Point, _other_value, _place, _random_value, flat
+from archtuna.known_costs import START, KnownCostSampler, Pick, Point, _other_value, _place, _random_value, flat
 from archtuna.objective import hypervolume
 
 KERNELS = CategoricalDistribution([3, 5, 7])
@@ -79,11 +79,20 @@ def test_the_same_seed_proposes_the_same() -> None:
 
 
 def test_the_start_is_spread_over_the_costs() -> None:
-    study = search(KnownCostSampler(flat(SPACE, costs_of), seed=0), 10)
-    sizes = np.log([t.values[1] for t in study.trials])
     drawn = np.log([t.values[1] for t in search(optuna.samplers.RandomSampler(seed=0), 200).trials])
-    assert np.ptp(sizes) > 0.8 * np.ptp(drawn)
-    assert np.diff(np.sort(sizes)).max() < 0.5 * np.ptp(sizes)
+    for seed in range(3):
+        study = search(KnownCostSampler(flat(SPACE, costs_of), seed=seed), START)
+        sizes = np.log([t.values[1] for t in study.trials])
+        assert np.ptp(sizes) > 0.8 * np.ptp(drawn)
+        assert np.diff(np.sort(sizes)).max() < 0.6 * np.ptp(sizes)
+
+
+def test_with_a_reference_every_other_network_of_the_start_is_one_that_counts() -> None:
+    for seed in range(4):
+        study = search(KnownCostSampler(flat(SPACE, costs_of), seed=seed, reference=[(0.0, 1.5), (0.0, 500.0)]), START)
+        sizes = [t.values[1] for t in study.trials]
+        assert max(sizes[1::2]) < 500
+        assert max(sizes[::2]) > 1000, "what the others are for: the whole range"
 
 
 def test_what_is_running_is_not_proposed_and_what_is_near_it_less() -> None:

@@ -38,6 +38,9 @@ Pick = Callable[[str, BaseDistribution], Any]
 POOL = 100
 """Random candidates from which the start and the explorations are taken."""
 
+START = 6
+"""Networks that are begun before a model is asked."""
+
 CANDIDATES = 400
 EXPLORE = 0.1
 STALL = 10
@@ -163,7 +166,7 @@ class KnownCostSampler(BaseSampler):
         """
         view = self._view(study, number)
         begun = len(view.done) + len(view.stopped) + len(view.pending)
-        if begun < start_of(view) or len(view.done) < 3:
+        if begun < START or len(view.done) < 3:
             return self._start(view)
         if self._random.random() < EXPLORE * min(1.0, 100 / begun):  # Later there is less to be wrong about.
             return next(iter(self._new(self._random_draws(POOL // 2), view)), None) or self._start(view)
@@ -317,12 +320,6 @@ class KnownCostSampler(BaseSampler):
     def _parents(self, view: _View, times: int) -> list[Candidate]:
         front = view.front()
         return [self._random.choice(front) for _ in range(times)]
-
-
-def start_of(view: _View) -> int:
-    """Return how many networks are spread over the costs before a model is asked: more where there is more to decide."""
-    asked = max((len(c.parameters) for c in (*view.candidates, *view.pending)), default=0)
-    return 10 + asked // 6
 
 
 # --- what was tried ----------------------------------------------------------------------------------
