@@ -48,8 +48,13 @@ class Row:
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", MappingProxyType(dict(self.arguments)))
 
+    @cached_property
+    def items(self) -> tuple[tuple[str, Plain], ...]:
+        """The arguments in a form that is hashable."""
+        return tuple(self.arguments.items())
+
     def __hash__(self) -> int:
-        return hash((self.module, self.repeat, self.inputs, frozenset(self.arguments.items())))
+        return hash((self.module, self.repeat, self.inputs, frozenset(self.items)))
 
     def __reduce__(self) -> tuple[type[Row], tuple[Any, ...]]:
         return Row, (self.module, dict(self.arguments), self.repeat, self.inputs, self.name)

@@ -93,7 +93,7 @@ def survey_row(row: Row, shapes: tuple[Shape, ...], index: int | None = None) ->
     Raises:
         ShapeError: the block does not fit them.
     """
-    outcome = _survey_unit(row.module, BLOCKS[row.module].target, tuple(row.arguments.items()), shapes)
+    outcome = _survey_unit(row.module, BLOCKS[row.module].target, row.items, shapes)
     if isinstance(outcome, UnitFacts):
         return outcome
     message, hint = outcome

@@ -72,7 +72,8 @@ class Builder:
         for row in rows if self.problem is None else ():
             shape, end = self._follow(row, inputs, template), len(self.rows)
             wired = None if inputs == (end - 1,) else inputs  # None takes the row before: most do, and it is quicker.
-            self.rows.append(Row(row.module, row.arguments, row.repeat, wired, label))
+            as_it_is = wired is None and label is None
+            self.rows.append(row if as_it_is else Row(row.module, row.arguments, row.repeat, wired, label))
             self._shapes.append(shape)
             self._places.append(template.place.path + (f" ('{label}', {row.module})" if label else f" ({row.module})"))
             inputs = (end,)
