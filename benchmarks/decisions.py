@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import math
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from archtuna.proposer import Draw, Proposer
 from archtuna.report import bench_lines
 from archtuna.sampler import OURS, make_sampler
 from archtuna.space import Candidate, SearchSpace
-from archtuna.starter import spaces
+from archtuna.starter import spaces, starter
 
 COSTS = {"params": ("params",), "params x macs": ("params", "macs")}
 SPACES = ("classic", "mobilenetv3")
@@ -170,11 +171,8 @@ def _whole(draw: Draw) -> Candidate:
 
 def ready(name: str) -> SearchSpace:
     """Return a ready space for ten classes."""
-    given = {"CHANNELS": "3", "CLASSES": "10", "SIZE": "64"}
-    text = spaces()[name].text.split("\ndata:")[0] + "\ntraining: {epochs: 1}\n"
-    for word, value in given.items():
-        text = text.replace(word, value)
-    return SearchSpace.read(text)
+    network = starter(classes=10, input_size=64, space=name).split("\ndata:")[0]
+    return SearchSpace.read(network + "\ntraining: {epochs: 1}\n")
 
 
 def sampler_of(work: Work, proposer: Proposer, reference: Sequence[tuple[float, float]]) -> optuna.samplers.BaseSampler:
@@ -213,12 +211,11 @@ def report(done: Sequence[Search]) -> Iterator[str]:
         rivals = sorted({one.sampler for one in here} - {OURS})
         reached = [as_good_as([one for one in here if one.seed == seed], case, OURS, rivals)
                    for seed in dict.fromkeys(one.seed for one in here)]  # fmt: skip
-        trials = sorted(place[0] if place else math.inf for place in reached)
+        trials = [place[0] if place else math.inf for place in reached]
         if rivals and trials:
-            middle = trials[len(trials) // 2] if len(trials) % 2 else sum(trials[len(trials) // 2 - 1 :][:2]) / 2
             yield (
                 f"{name}, {case}: in each seed, until ours has what the best of the others has in the end of that seed: "
-                f"median {middle:g} trials, {trials[0]:g} to {trials[-1]:g}"
+                f"median {statistics.median(trials):g} trials, {min(trials):g} to {max(trials):g}"
             )
 
 

@@ -1,6 +1,5 @@
 import contextlib
 import random
-import re
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ from archtuna.architecture import Architecture, Row
 from archtuna.errors import ShapeError
 from archtuna.model import Network, build, check_output, survey, table
 from archtuna.space import SearchSpace
-from archtuna.starter import spaces
+from archtuna.starter import spaces, starter
 from spaces import ALL, SEED
 
 
@@ -52,8 +51,7 @@ def test_any_input_size_builds_or_names_a_row(seed_value, size):
 
 @pytest.mark.parametrize("name", sorted(spaces()))
 def test_passing_over_norms_and_activations_changes_no_shape_and_no_cost(name, monkeypatch):
-    text = re.sub(r"\bCHANNELS\b", "3", re.sub(r"\bCLASSES\b", "10", spaces()[name].text)).split("\ndata:")[0]
-    space = SearchSpace.read(text.replace("SIZE", "64"))
+    space = SearchSpace.read(starter(classes=10, input_size=64, space=name))
     drawn = [space.random(random.Random(i)).architecture for i in range(12)]
     quick = [survey(architecture) for architecture in drawn]
     monkeypatch.setattr(model, "_Unchanged", contextlib.nullcontext)

@@ -133,7 +133,8 @@ class Answered(Generic[T]):
 
         result = function(recorded)
         if self._size >= REMEMBERED:
-            self.__init__()  # type: ignore[misc]
+            self._first.clear()
+            self._size = 0
             return result
         for choice, answer in later:
             question = place[step] = _Question(choice)

@@ -165,10 +165,9 @@ class KnownCostSampler(BaseSampler):
             number: a trial to leave out of account: the one that is proposed for.
         """
         view = self._view(study, number)
-        begun = len(view.done) + len(view.stopped) + len(view.pending)
-        if begun < START or len(view.done) < 3:
+        if view.begun < START or len(view.done) < 3:
             return self._start(view)
-        if self._random.random() < EXPLORE * min(1.0, 100 / begun):  # Later there is less to be wrong about.
+        if self._random.random() < EXPLORE * min(1.0, 100 / view.begun):  # Later there is less to be wrong about.
             return next(iter(self._new(self._random_draws(POOL // 2), view)), None) or self._start(view)
         if view.stalled() >= STALL and self._random.random() < 0.2:
             changed = self._new((self._changed(parent, 1) for parent in self._parents(view, 20)), view)
@@ -207,8 +206,7 @@ class KnownCostSampler(BaseSampler):
         pool = self._new(self._random_draws(POOL), view)
         if not pool or not _facts_of(pool[0].point):
             return pool[0] if pool else None
-        begun = len(view.done) + len(view.stopped) + len(view.pending)
-        if begun % 2 and view.done and view.reference is not None and view.qualities():
+        if view.begun % 2 and view.done and view.reference is not None and view.qualities():
             return pool[int(np.argmax(_First(view).score(pool)))]
         return self._spread(view, pool)
 
@@ -361,6 +359,11 @@ class _View:
             self.candidates.append(candidate)
             self.done.append(values * self.signs)
 
+    @property
+    def begun(self) -> int:
+        """How many networks are complete, stopped or running."""
+        return len(self.done) + len(self.stopped) + len(self.pending)
+
     def points(self) -> np.ndarray:
         return np.array(self.done).reshape(-1, len(self.signs))
 
@@ -426,8 +429,8 @@ class _Belief:
         points = view.points()
         self.front = points[(points < self.worst).all(axis=1)]
 
-    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of a quality on the model's scale."""
+    def predict(self, candidates: Sequence[Candidate]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Return mean and standard deviation of each quality on the model's scale."""
         raise NotImplementedError
 
     def scaled(self, i: int, oriented: np.ndarray) -> np.ndarray:
@@ -438,7 +441,7 @@ class _Belief:
         """Take running networks for what is expected of them, so that others are proposed beside them; return that."""
         costs = [[c.point.costs.get(i, math.nan) for i in range(len(self.worst))] for c in pending]
         believed = np.array(costs) * self.view.signs
-        means = {i: self.predict(i, pending)[0] for i in self.view.qualities()}
+        means = {i: mean for i, (mean, _) in self.predict(pending).items()}
         for i, mean in means.items():
             believed[:, i] = np.exp(mean) + self.ideal[i]
         self.front = np.concatenate([self.front, believed[(believed < self.worst).all(axis=1)]])
@@ -446,11 +449,11 @@ class _Belief:
 
     def score(self, candidates: Sequence[Candidate]) -> np.ndarray:
         """Return the expected improvement of each candidate."""
-        qualities = set(self.view.qualities())
+        expected = self.predict(candidates)
         objectives: list[Known | Uncertain] = []
         for i in range(len(self.worst)):
-            if i in qualities:
-                objectives.append(Uncertain(self.ideal[i], *self.predict(i, candidates)))
+            if i in expected:
+                objectives.append(Uncertain(self.ideal[i], *expected[i]))
             else:
                 objectives.append(Known(self.view.signs[i] * np.array([c.point.costs[i] for c in candidates])))
         return expected_improvement(objectives, self.front[nondominated(self.front)], self.worst)
@@ -466,8 +469,9 @@ class _First(_Belief):
         if view.pending:
             self.take_in(view.pending)
 
-    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        return self.guesses[i].predict(_sizes(candidates))
+    def predict(self, candidates: Sequence[Candidate]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        sizes = _sizes(candidates)
+        return {i: guess.predict(sizes) for i, guess in self.guesses.items()}
 
 
 class _Model(_Belief):
@@ -514,8 +518,9 @@ class _Model(_Belief):
         ways = self.scaled(i, self.view.points()[reached, i]) - self.scaled(i, at)
         return float(np.median(ways)), float(np.var(ways)) + 1e-4
 
-    def predict(self, i: int, candidates: Sequence[Candidate]) -> tuple[np.ndarray, np.ndarray]:
-        return self.models[i].predict(self.coordinates(candidates))
+    def predict(self, candidates: Sequence[Candidate]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        x = self.coordinates(candidates)
+        return {i: model.predict(x) for i, model in self.models.items()}
 
     def _believe(self, x: Coordinates, pending: Sequence[Candidate]) -> None:
         there = self.coordinates(pending)
