@@ -105,6 +105,12 @@ class Case:
         return build(SearchSpace.read(self.text).default().architecture)
 
 
+CASES = (
+    Case("MobileNetV3, 4.2 M parameters, 64×64, batch 32", MOBILENET, 128, 32),
+    Case("three convolutions, 16×16, batch 64", SMALL, 1280, 64),
+)
+
+
 def by_hand(model: nn.Module, training: Held, validation: Held, recipe: Recipe, fused: bool) -> Iterator[float]:
     """Train and evaluate as short as PyTorch allows, and yield the seconds of each epoch's training."""
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -182,16 +188,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the table here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    cases = [
-        Case("MobileNetV3, 4.2 M parameters, 64×64, batch 32", MOBILENET, 128, 32),
-        Case("three convolutions, 16×16, batch 64", SMALL, 1280, 64),
-    ]
     lines = [
         "| network | our batches | SGD by hand | ours, ms | by hand, ms | training, ratio | with validation, ratio | n |",
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
-    for case in cases:
+    for case in CASES:
         for served, fused in ((False, False), (False, True), (True, False), (True, True)):
             lines.append(line(case, arguments.epochs, served=served, fused=fused))
     if arguments.out:

@@ -1,8 +1,13 @@
 """Early stopping: learning curves of real networks, and what stopping saves on them.
 
     python benchmarks/stopping.py record [--networks 128] [--data cifar10_5k1k.npz]
+    python benchmarks/stopping.py replay
+    python benchmarks/stopping.py run [--trials 24] [--seed 0 1 2] [--data cifar10_5k1k.npz]
+    python benchmarks/stopping.py cost --storage postgresql://…
 
-``record`` trains networks of a space of 3·10^8 in full, without stopping any, and writes what each epoch came to.
+``record`` trains networks of a space of 3·10^8 in full, without stopping any, and writes what each epoch came to, and
+``replay`` plays these curves in many orders on many workers. ``run`` searches that space, once without stopping and once with
+it until the same hypervolume, and ``cost`` times a report at a rung.
 """
 
 from __future__ import annotations
@@ -515,10 +520,10 @@ def main() -> None:
     add.add_argument("--orders", type=int, default=200)
     add = verbs.add_parser("run")
     add.add_argument("--data", type=Path, default=Path("cifar10_5k1k.npz"))
-    add.add_argument("--seeds", type=int, default=3)
-    add.add_argument("--trials", type=int, default=60)
+    add.add_argument("--seed", type=int, nargs="+", default=[0, 1, 2])
+    add.add_argument("--trials", type=int, default=24)
     add.add_argument("--workers", type=int, default=1)
-    add.add_argument("--sampler", default="tpe")
+    add.add_argument("--sampler", default="known-costs")
     add.add_argument("--objectives", default="f1,params")
     add = verbs.add_parser("cost")
     add.add_argument("--storage", required=True, help="such as postgresql://…")
@@ -535,7 +540,7 @@ def main() -> None:
         print(
             "| seed | hypervolume without | epochs | with | epochs | share | trials with |\n|---|---|---|---|---|---|---|"
         )
-        for seed in range(arguments.seeds):
+        for seed in arguments.seed:
             given = (arguments.data, seed, arguments.trials, arguments.workers, arguments.sampler)
             print(run(*given, arguments.objectives.split(",")), flush=True)
     else:

@@ -589,3 +589,34 @@ for epoch in train(model, Batches(), Batches(), Recipe(epochs=5), classes=4, dev
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# --- memory ------------------------------------------------------------------------------------------
+
+FAULTS = """
+import resource
+import torch
+from torch import nn
+from archtuna import training
+from archtuna.recipe import Recipe
+
+class Batches:
+    def __len__(self):
+        return 8
+    def epoch(self, number):
+        for _ in range(8):
+            yield torch.zeros(32, 3, 64, 64), torch.zeros(32, dtype=torch.int64)
+
+model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
+faults = [resource.getrusage(resource.RUSAGE_SELF).ru_minflt]
+for _ in training.train(model, Batches(), Batches(), Recipe(epochs=3), classes=2, device="cpu"):
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print((faults[-1] - faults[-2]) // 16)
+"""
+
+
+@pytest.mark.skipif(training_module._glibc is None, reason="the C library is not glibc")
+def test_memory_is_kept_from_step_to_step():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    # The largest tensors of this network have 2,000 pages each.
+    assert int(done.stdout) < 500

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,6 +110,8 @@ def train(
     place = pick_device(device)
     if not len(training):
         raise DataError("there are no pictures to train on")
+    if place.type == "cpu":
+        keep_memory()
     run = _or_out_of_memory(
         lambda: _Run(model, training, validation, recipe, classes, place, loss), f"on {place} before the first epoch"
     )
@@ -140,9 +144,12 @@ class _Run:
         self.step_number, self.steps = 0, recipe.epochs * len(training)
 
     def epochs(self) -> Iterator[Epoch]:
-        for number in range(1, self.recipe.epochs + 1):
-            # Nothing of ours may be in force while the caller has the word: hence no context around the yield.
-            yield self._epoch_or_reason(number)
+        try:
+            for number in range(1, self.recipe.epochs + 1):
+                # Nothing of ours may be in force while the caller has the word: hence no context around the yield.
+                yield self._epoch_or_reason(number)
+        finally:
+            give_back_memory()
         if self.average:
             self.model.load_state_dict(self.average.model.state_dict())
 
@@ -259,6 +266,37 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         words in text for words in ("DefaultCPUAllocator", "out of memory", "not enough memory", "ALLOC_FAILED")
     )
+
+
+@functools.cache
+def keep_memory() -> None:
+    """Let the C library keep what a step frees for the next one, where it is glibc.
+
+    Large tensors would go back to the system in each step and come again page by page, each cleared and mapped anew, which
+    takes some per cent of a training in a virtual machine (``benchmarks/results/memory.md``).
+    """
+    if _glibc is not None:
+        _glibc.mallopt(_MMAP_THRESHOLD, 2**25)  # The most that it takes; above, each tensor has pages of its own.
+        _glibc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def give_back_memory() -> None:
+    """Give what ``keep_memory`` kept back to the system: the next network may be smaller, and others run here."""
+    if _glibc is not None:
+        _glibc.malloc_trim(0)
+
+
+def _find_glibc() -> ctypes.CDLL | None:
+    """Return the C library where it has glibc's switches."""
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+
+
+_glibc = _find_glibc()
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of ``mallopt``, as ``malloc.h`` has them."""
 
 
 def evaluate_batches(
