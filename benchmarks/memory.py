@@ -99,8 +99,8 @@ def main() -> None:
     lines = [
         "# Keeping memory between the steps of a training",
         "",
-        "Medians over pairs of processes, without → with; the ratio with quartiles, below 1 keeping is faster. Page faults are "
-        "those of one step, the peak is that of the process in MB.",
+        "Medians over pairs of processes, without → with; the ratio with quartiles, below 1 keeping is faster. Page faults "
+        "are those of one step, the peak is that of the process in MB.",
         "",
         f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()} CPU, glibc "
         f"{platform.libc_ver()[1]}, one thread, {time.strftime('%Y-%m-%d')}. Made by `python benchmarks/memory.py`.",
