@@ -422,7 +422,7 @@ class Course:
         return next((epochs for epochs, volume in self.steps if volume >= wanted), None)
 
 
-def run(data: Path, seed: int, trials: int, workers: int, sampler: str, names: Sequence[str]) -> str:
+def run(data: Path, seed: int, trials: int, workers: int, sampler: str, names: Sequence[str], fraction: float) -> str:
     """Search the space twice with one sampler and seed; return a table's row: epochs to the same hypervolume."""
     from archtuna.driver import search
 
@@ -430,7 +430,7 @@ def run(data: Path, seed: int, trials: int, workers: int, sampler: str, names: S
         with TemporaryDirectory() as folder:
             search(
                 SPACE, data, out=Path(folder) / "run", objectives=names, limits=["macs <= 1.5M"], trials=limit, seed=seed,
-                sampler=sampler, workers=workers, stopping=stopping, on_event=watch.take,
+                sampler=sampler, workers=workers, stopping=stopping, fraction=fraction, on_event=watch.take,
             ).close()  # fmt: skip
         return watch
 
@@ -525,6 +525,7 @@ def main() -> None:
     add.add_argument("--workers", type=int, default=1)
     add.add_argument("--sampler", default="known-costs")
     add.add_argument("--objectives", default="f1,params")
+    add.add_argument("--fraction", type=float, default=1.0, help="of the pictures to train on")
     add = verbs.add_parser("cost")
     add.add_argument("--storage", required=True, help="such as postgresql://…")
     add.add_argument("--trials", type=int, default=5000)
@@ -542,7 +543,7 @@ def main() -> None:
         )
         for seed in arguments.seed:
             given = (arguments.data, seed, arguments.trials, arguments.workers, arguments.sampler)
-            print(run(*given, arguments.objectives.split(",")), flush=True)
+            print(run(*given, arguments.objectives.split(","), arguments.fraction), flush=True)
     else:
         print("\n".join(cost(arguments.storage, arguments.trials, arguments.reports)))
 
