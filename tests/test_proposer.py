@@ -368,3 +368,28 @@ def test_the_user_error_of_costs_is_not_swallowed() -> None:
     proposer.cost = broken
     with pytest.raises(StudyError, match=r"none of 2 networks of the space builds: row 0: no"):
         propose(proposer)
+
+
+class Stubborn(optuna.samplers.RandomSampler):
+    """Draws one network over and over."""
+
+    drawn = 0
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        self.drawn += 1
+        return {"backbone.0.channels": 24, "backbone.0.kernel": 5}
+
+    def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        return distribution.choices[0] if hasattr(distribution, "choices") else distribution.high
+
+
+def test_what_a_sampler_draws_once_more_is_changed_a_little() -> None:
+    sampler = Stubborn(seed=0)
+    proposer = make(sampler=sampler)
+    _, drawn, *others = (p.candidate.decisions for p in evaluate(proposer, 8))
+    for one in others:
+        assert sum(one[name] != value for name, value in drawn.items() if name in one) <= 2
+    assert sampler.drawn <= 7 + 3, "hardly more than once for each but the file's own network"
