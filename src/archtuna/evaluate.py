@@ -7,10 +7,11 @@ An evaluator says what a network costs before it is trained, and then yields ``P
 from __future__ import annotations
 
 import importlib
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from archtuna.data import Batches, Data, Images, Preprocess, Split
+    from archtuna.training import Epoch
+
+log = logging.getLogger("archtuna")
 
 EVALUATION_BATCH = 256
 """Pictures a batch wherever metrics are measured; one size everywhere, so that sums round alike everywhere."""
@@ -48,6 +52,8 @@ class Progress:
         seconds: wall time since the start.
         save: writes the weights of the kept epoch to a path as a checkpoint, with a note on the trial; None where there
             are no weights.
+        pause: writes all that the evaluation needs to go on after this epoch to a path; None where it cannot.
+        parts: pieces in which each batch was trained, because memory did not suffice for more.
     """
 
     epoch: int
@@ -57,6 +63,8 @@ class Progress:
     best: Mapping[str, float]
     seconds: float
     save: Save | None = None
+    pause: Callable[[Path], None] | None = None
+    parts: int = 1
 
 
 @runtime_checkable
@@ -75,6 +83,17 @@ class Evaluator(Protocol):
 
         Raises:
             TrialError: this candidate cannot be evaluated; the study goes on.
+        """
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """An evaluator that can go on where an evaluation was interrupted, in another process too."""
+
+    def resume(self, candidate: Candidate, paused: Path) -> Iterator[Progress]:
+        """Yield the epoch again after which ``Progress.pause`` wrote a path, and then those that follow.
+
+        What is damaged there, or of something else, is as if it were not there.
         """
 
 
@@ -176,25 +195,45 @@ class TrainEvaluator:
         return costs_of(architecture)
 
     def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
+        return self._evaluate(candidate, None)
+
+    def resume(self, candidate: Candidate, paused: Path) -> Iterator[Progress]:
+        from archtuna.resume import read_point
+
+        return self._evaluate(candidate, read_point(paused, candidate))
+
+    def _evaluate(self, candidate: Candidate, point: Mapping[str, Any] | None) -> Iterator[Progress]:
+        """Train, once more with halves of the batches where memory does not suffice."""
+        parts = point["parts"] if point else 1
+        try:
+            yield from self._train(candidate, point, parts)
+            return
+        except TrialError as error:
+            if error.reason != "out-of-memory" or parts > 1 or candidate.recipe.batch_size < 2:
+                raise
+            log.warning("%s: once more from the start, with each batch in two pieces", error.message)
+        yield from self._train(candidate, None, 2)
+
+    def _train(self, candidate: Candidate, point: Mapping[str, Any] | None, parts: int) -> Iterator[Progress]:
         import torch
 
         from archtuna.model import build
         from archtuna.training import train
 
-        start, best = time.perf_counter(), Best(self.objectives)
         recipe, architecture = candidate.recipe, candidate.architecture
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(recipe.seed)
             model = build(architecture)
         training, validation, preprocess = self._batches(architecture, recipe, model)
-        weights: dict[str, Tensor] = {}
-        classes = len(self.data.classes)
-        for epoch in train(model, training, validation, recipe, classes=classes, device=self.device):
-            if best.improves(epoch.number, epoch.metrics):
-                weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in epoch.weights().items()}
-            save = partial(self._save, candidate, preprocess, weights, best.epoch, best.metrics)
-            seconds = time.perf_counter() - start
-            yield Progress(epoch.number, recipe.epochs, dict(epoch.metrics), best.epoch, best.metrics, seconds, save)
+        course = _Course(self, candidate, preprocess, Best(self.objectives), parts)
+        if point is not None:
+            yield course.taken_up(point)
+        epochs = train(
+            model, training, validation, recipe, classes=len(self.data.classes), device=self.device, parts=parts,
+            resume=point["training"] if point else None,
+        )  # fmt: skip
+        for epoch in epochs:
+            yield course.trained(epoch)
 
     def _batches(self, architecture: Architecture, recipe: Recipe, model: Any) -> tuple[Batches, Batches, Preprocess]:
         import torch
@@ -223,30 +262,80 @@ class TrainEvaluator:
             self._images[size, channels] = images, preprocess
         return self._images[size, channels]
 
+
+@dataclass
+class _Course:
+    """What the training of one candidate has come to, and how that is written down.
+
+    Attributes:
+        by: who trains.
+        candidate: the network and its training values.
+        preprocess: of its pictures.
+        best: the epoch that is kept, and its metrics.
+        parts: pieces of a batch.
+        weights: of the epoch that is kept.
+        before: seconds that it took before it was interrupted.
+    """
+
+    by: TrainEvaluator
+    candidate: Candidate
+    preprocess: Preprocess
+    best: Best
+    parts: int
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    before: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.start = time.perf_counter()
+
+    def trained(self, epoch: Epoch) -> Progress:
+        """Return what is known after an epoch."""
+        if self.best.improves(epoch.number, epoch.metrics):
+            self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in epoch.weights().items()}
+        return self._progress(epoch.number, epoch.metrics, epoch.state)
+
+    def taken_up(self, point: Mapping[str, Any]) -> Progress:
+        """Return what was known when the training was interrupted."""
+        self.before, self.weights = point["seconds"], point["weights"]
+        self.best.epoch, self.best.metrics = point["best"]
+        return self._progress(point["training"]["epoch"], point["metrics"], lambda: point["training"])
+
+    def _progress(self, number: int, metrics: Mapping[str, float], state: Callable[[], Any]) -> Progress:
+        best = self.best.epoch, self.best.metrics
+        seconds = self.before + time.perf_counter() - self.start
+        save = partial(self._save, self.weights, best)
+        told = {"metrics": dict(metrics), "best": best, "seconds": seconds, "parts": self.parts}
+        pause = partial(self._pause, state, {**told, "weights": self.weights})
+        return Progress(
+            number, self.candidate.recipe.epochs, dict(metrics), *best, seconds, save, pause, parts=self.parts
+        )
+
+    def _pause(self, state: Callable[[], Any], told: Mapping[str, Any], path: Path) -> None:
+        from archtuna.resume import write_point
+
+        write_point(path, self.candidate, {"training": state(), **told})
+
     def _save(
         self,
-        candidate: Candidate,
-        preprocess: Preprocess,
         weights: Mapping[str, Tensor],
-        epoch: int,
-        metrics: Mapping[str, float],
+        best: tuple[int, Mapping[str, float]],
         path: Path,
         trial: Mapping[str, Any],
     ) -> None:
         from archtuna.checkpoint import save
         from archtuna.model import build
 
-        model = build(candidate.architecture, pretrained=False)
+        model = build(self.candidate.architecture, pretrained=False)
         model.load_state_dict(weights)
         save(
             path,
             model.eval(),
-            classes=self.data.classes,
-            preprocess=preprocess,
-            metrics=metrics,
-            recipe=candidate.recipe,
-            data={**self.split.to_dict(), "source": self.data.source},
-            epoch=epoch,
+            classes=self.by.data.classes,
+            preprocess=self.preprocess,
+            metrics=best[1],
+            recipe=self.candidate.recipe,
+            data={**self.by.split.to_dict(), "source": self.by.data.source},
+            epoch=best[0],
             trial=dict(trial),
         )
 

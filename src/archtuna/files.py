@@ -7,11 +7,16 @@ import secrets
 from pathlib import Path
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | memoryview, *, durable: bool = True) -> None:
     """Write ``content`` to ``path`` so that a reader, a crash or a full disk never meets half a file.
 
     The bytes go to a temporary file in the same folder, reach the disk, and take the name in one step. The folder is
     made where it is missing.
+
+    Args:
+        path: of the file.
+        content: what is in it.
+        durable: whether to wait until it would outlast a power cut.
 
     Raises:
         OSError: it cannot be written; what stood at ``path`` before still does, and nothing is left beside it.
@@ -23,12 +28,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -67,6 +67,7 @@ class Epoch:
     train_seconds: float
     images: int
     _evaluated: nn.Module = field(repr=False, compare=False)
+    _state: Callable[[], dict[str, Any]] = field(repr=False, compare=False)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the state dict that ``metrics`` belongs to: the moving average where the recipe has one.
@@ -74,6 +75,13 @@ class Epoch:
         The tensors are the ones in training: copy them before the next epoch is asked for.
         """
         return self._evaluated.state_dict()
+
+    def state(self) -> dict[str, Any]:
+        """Return all that the training needs to go on after this epoch, as tensors and plain data; see ``train``.
+
+        The tensors are the ones in training: write them down before the next epoch is asked for.
+        """
+        return self._state()
 
 
 def train(
@@ -85,6 +93,8 @@ def train(
     classes: int,
     device: str | torch.device | None = None,
     loss: Loss | None = None,
+    parts: int = 1,
+    resume: Mapping[str, Any] | None = None,
 ) -> Iterator[Epoch]:
     """Train ``model`` in place and yield after each epoch, with the model in evaluation mode.
 
@@ -100,6 +110,10 @@ def train(
         classes: how many there are.
         device: where to train; None picks one.
         loss: own loss function in place of cross-entropy; label smoothing and class weights are then its own affair.
+        parts: in how many pieces a batch goes through the model, whose gradients are added up: less memory for the same step,
+            but for batch norms, which see the pieces.
+        resume: the ``Epoch.state`` of a training with the same arguments, of which the epochs after that follow, the same
+            as if it had never been interrupted.
 
     Raises:
         TrialError: a loss that is not finite (reason ``nan``) or too little memory (reason ``out-of-memory``).
@@ -113,8 +127,11 @@ def train(
     if place.type == "cpu":
         keep_memory()
     run = _or_out_of_memory(
-        lambda: _Run(model, training, validation, recipe, classes, place, loss), f"on {place} before the first epoch"
+        lambda: _Run(model, training, validation, recipe, classes, place, loss, parts),
+        f"on {place} before the first epoch",
     )
+    if resume is not None:
+        run.load(resume)
     return run.epochs()
 
 
@@ -130,8 +147,9 @@ class _Run:
         classes: int,
         device: torch.device,
         loss: Loss | None,
+        parts: int,
     ) -> None:
-        self.training, self.validation = training, validation
+        self.training, self.validation, self.parts = training, validation, parts
         self.recipe, self.classes, self.device = recipe, classes, device
         self.layout = memory_format_of(model, device, recipe.channels_last)
         self.model = model.to(device=device, memory_format=self.layout)  # type: ignore[call-overload]
@@ -141,11 +159,32 @@ class _Run:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
         self.average = _Average(model, recipe.ema) if recipe.ema else None
         self.random = _OwnRandomness(recipe.seed, device)
-        self.step_number, self.steps = 0, recipe.epochs * len(training)
+        self.done, self.step_number, self.steps = 0, 0, recipe.epochs * len(training)
+
+    def state(self) -> dict[str, Any]:
+        """Return what ``load`` needs to go on from here."""
+        return {
+            "epoch": self.done,
+            "step": self.step_number,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state() if self.average else None,
+            "random": self.random.states,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self.done, self.step_number = state["epoch"], state["step"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load(state["average"])
+        self.random.states = list(state["random"])
 
     def epochs(self) -> Iterator[Epoch]:
         try:
-            for number in range(1, self.recipe.epochs + 1):
+            for number in range(self.done + 1, self.recipe.epochs + 1):
                 # Nothing of ours may be in force while the caller has the word: hence no context around the yield.
                 yield self._epoch_or_reason(number)
         finally:
@@ -178,8 +217,8 @@ class _Run:
         if not math.isfinite(metrics["loss"]):
             raise _not_finite("validation loss", metrics["loss"], number)
         lr = float(self.optimizer.param_groups[0]["lr"])
-        end = time.perf_counter()
-        return Epoch(number, train_loss, metrics, lr, end - start, trained - start, images, evaluated)
+        self.done, end = number, time.perf_counter()
+        return Epoch(number, train_loss, metrics, lr, end - start, trained - start, images, evaluated, self.state)
 
     def _pass(self, number: int) -> tuple[float, int]:
         """Learn from every batch once; return the mean loss and the number of pictures."""
@@ -204,8 +243,12 @@ class _Run:
             group["lr"] = lr
         self.step_number += 1
         self.optimizer.zero_grad()
-        loss = self._forward(x, y)
-        self.scaler.scale(loss).backward()
+        losses = []
+        for piece, labels in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
+            loss, share = self._forward(piece, labels), len(labels) / len(y)
+            loss = loss if share == 1.0 else share * loss
+            self.scaler.scale(loss).backward()
+            losses.append(loss.detach())
         if self.recipe.clip_norm:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
@@ -213,7 +256,7 @@ class _Run:
         self.scaler.update()
         if self.average:
             self.average.update(self.model)
-        return loss.detach()
+        return sum(losses[1:], start=losses[0])
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:
         if len(y) == 1:
@@ -493,6 +536,13 @@ class _Average:
     def model(self) -> nn.Module:
         return self._averaged.module
 
+    def state(self) -> dict[str, Any]:
+        return {"averaged": self._averaged.state_dict(), "updates": self.updates}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        self._averaged.load_state_dict(state["averaged"])
+        self.updates = state["updates"]
+
     def update(self, model: nn.Module) -> None:
         self.updates += 1
         self._averaged.update_parameters(model)
@@ -513,14 +563,14 @@ class _OwnRandomness:
     def __init__(self, seed: int, device: torch.device) -> None:
         self.device = device
         places = [torch.device("cpu")] + [device] * (device.type != "cpu")
-        self._states = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
+        self.states = [torch.Generator(place).manual_seed(seed).get_state() for place in places]
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
         with self._kept():
-            self._write(self._states)
+            self._write(self.states)
             yield
-            self._states = self._read()
+            self.states = self._read()
 
     @contextmanager
     def _kept(self) -> Iterator[None]:
