@@ -13,9 +13,11 @@ from typing import Any
 from archtuna.claims import evaluation_of
 from archtuna.costs import costs_of
 from archtuna.evaluate import FunctionEvaluator
+from archtuna.interrupts import Stop
+from archtuna.orders import Orders
 from archtuna.space import Candidate, SearchSpace
 from archtuna.study import Study
-from archtuna.worker import Orders, Stop, Worker
+from archtuna.worker import Worker
 from searches import instant
 from studies import make_spec
 

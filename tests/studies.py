@@ -51,8 +51,9 @@ def repeat(study: Study, number: int, *values: float | None, conditions: str | N
     repeats, trial = Repeats(study.optuna), study.candidate(number)
     given = conditions or conditions_of(study.spec, trial.key, trial.recipe)
     for seed, f1 in enumerate(values, 1):
-        claim = repeats.claim(Wanted(number, seed, given), {"host": "here", "pid": 1, "started": 0.0})
-        assert claim is not None
+        lease = repeats.claim(Wanted(number, seed, given), {"host": "here", "pid": 1, "started": 0.0}, 60.0)
+        assert lease is not None
+        claim = lease.number
         if f1 is None:
             repeats.fail(claim, "nan: the loss became nan")
         else:

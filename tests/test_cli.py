@@ -141,6 +141,23 @@ def test_what_the_arguments_say_of_early_stopping_reaches_the_search(
     assert given == [stopping]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["worker"], "no study is named"),
+        (["worker", "--study", "photos"], "no storage is named"),
+        (["status"], "name either the folder of a run or its study"),
+        (["status", "runs/x", "--study", "photos"], "name either the folder of a run or its study"),
+    ],
+)
+def test_what_a_worker_and_a_status_need(capsys, monkeypatch, arguments, said):
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert "hint: " in err
+
+
 def test_help_names_every_command_and_version_is_the_packages():
     assert started("--version").stdout == f"archtuna {__version__}\n"
     text = started("--help").stdout
@@ -148,6 +165,8 @@ def test_help_names_every_command_and_version_is_the_packages():
         "init",
         "check",
         "search",
+        "worker",
+        "status",
         "repeat",
         "front",
         "pick",
@@ -159,6 +178,7 @@ def test_help_names_every_command_and_version_is_the_packages():
         "blocks",
         "schema",
         "cache",
+        "gc",
     )
     assert [verb for verb in verbs if f"\n    {verb} " not in text] == []
 
@@ -265,6 +285,37 @@ def test_the_same_command_goes_on_and_another_is_refused(a_run):
     assert other.returncode == 1
     assert "objectives: here" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_joins_and_status_and_gc_say_how_it_stands(a_run, capsys, monkeypatch, tmp_path):
+    root, _ = a_run
+    shared = {**os.environ, "ARCHTUNA_STORAGE": f"sqlite:///{tmp_path / 'shared.db'}"}
+    made = started(
+        *("search", "small.yaml", "--data", "photos", "--out", "runs/shared", "--study", "photos", "--trials", 2),
+        *("--epochs", 2, "--workers", 0),
+        cwd=root, env=shared,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    status = started("status", "--study", "photos", cwd=tmp_path, env=shared)
+    assert "trials of 2 wanted: no trials yet" in status.stdout
+    done = started("worker", "--study", "photos", "--data", root / "photos", "--json", cwd=tmp_path, env=shared)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["trials"]["complete"] == 2
+    monkeypatch.setenv("ARCHTUNA_STORAGE", shared["ARCHTUNA_STORAGE"])
+    code, out, _ = run(capsys, "status", "--study", "photos", "--json")
+    assert (code, json.loads(out)["trials"]["complete"]) == (0, 2)
+    code, out, _ = run(capsys, "status", root / "runs" / "shared", "--watch")
+    assert (code, "2 complete" in out) == (0, True)
+    stale = root / "runs" / "shared" / "checkpoints" / ".0-7.safetensors"
+    stale.write_bytes(b"12345")
+    code, out, _ = run(capsys, "gc", root / "runs" / "shared")
+    assert (code, stale.exists()) == (0, True)
+    assert "5 bytes, unfinished weights of a trial that has ended" in out
+    code, out, _ = run(capsys, "gc", root / "runs" / "shared", "--delete", "--json")
+    assert [found["bytes"] for found in json.loads(out)] == [5]
+    assert not stale.exists()
+    assert run(capsys, "gc", root / "runs" / "shared")[1].startswith("0 files, 0.0 MB can go")
 
 
 @pytest.mark.slow

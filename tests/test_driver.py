@@ -16,9 +16,10 @@ from optuna.trial import TrialState
 
 from archtuna import checkpoint
 from archtuna.data import Batches, Preprocess
-from archtuna.driver import default_side, search, usable_cores
-from archtuna.errors import ShapeError, SpecError, StudyError
+from archtuna.driver import default_side, join, search, usable_cores
+from archtuna.errors import DataError, ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
+from archtuna.leases import take
 from archtuna.schedule import Schedule
 from archtuna.screen import first_candidates
 from archtuna.space import SearchSpace
@@ -158,8 +159,8 @@ def test_arguments_that_cannot_be(tmp_path: Path) -> None:
         recorded(tmp_path, sampler="tep")
     with pytest.raises(StudyError, match="0 trials"):
         recorded(tmp_path / "..", out=tmp_path / "zero", trials=0)
-    with pytest.raises(StudyError, match="0 workers"):
-        recorded(tmp_path, workers=0)
+    with pytest.raises(StudyError, match="-1 workers"):
+        recorded(tmp_path, workers=-1)
     with pytest.raises(StudyError, match=r"cannot share an evaluator object\nhint: pass it as 'module:name'"):
         recorded(tmp_path, workers=2)
     with pytest.raises(StudyError, match="cannot share a storage object"):
@@ -269,7 +270,7 @@ def test_a_worker_that_dies_is_reported_and_replaced(tmp_path: Path, monkeypatch
     assert dead["code"] == -9
     assert study.counts() == {"complete": 8, "stopped": 0, "refused": 0, "failed": 0}
     deaths = [t.user_attrs.get(Attr.DEATHS) for t in study.optuna.trials if Attr.DEATHS in t.user_attrs]
-    assert deaths == [1]
+    assert deaths == [{"count": 1, "began": 0}]
 
 
 @pytest.mark.slow
@@ -282,7 +283,7 @@ def test_workers_that_keep_dying_end_the_search(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_workers_error_is_the_searchs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(StudyError, match=r"3 trials in a row failed at the same place: KeyError"):
+    with pytest.raises(StudyError, match=r"[34] trials failed at the same place: KeyError"):
         recorded(tmp_path, evaluator="searches:buggy", workers=2)
 
 
@@ -316,7 +317,7 @@ def test_postgresql_with_a_password_that_shows_nowhere(
         running = False
         thread.join()
     assert study.counts()["complete"] == 10
-    assert any("archtuna.worker" in title for title in titles)
+    assert any("archtuna.serving" in title for title in titles)
     attrs = [study.optuna.user_attrs, *(t.user_attrs for t in study.optuna.trials)]
     out, err = capfd.readouterr()
     shown = [*titles, json.dumps(events), caplog.text, json.dumps(attrs), out, err, repr(study)]
@@ -349,6 +350,90 @@ def test_a_result_outlives_a_restart_of_the_database(server: Server, tmp_path: P
     study, _ = recorded(tmp_path, evaluator=restarting, trials=4, storage=server.url(), name="restarted")
     assert [t.state for t in study.trials()] == ["complete"] * 4
     assert len(calls) == 4
+
+
+# joining a search that was begun elsewhere
+
+
+def created(folder: Path, **changes: Any) -> str:
+    """Make a study without working on it, and return where it is."""
+    url = f"sqlite:///{folder / 'shared.db'}"
+    given = {"storage": url, "name": "nets", "workers": 0, **changes}
+    with search(**arguments(folder, **given)) as study:
+        assert study.counts()["complete"] == 0
+    return url
+
+
+def test_a_worker_joins_with_a_name_alone(tmp_path: Path) -> None:
+    url, events = created(tmp_path, trials=5, sampler="random"), []
+    study = join("nets", storage=url, evaluator=instant, on_event=events.append, linger=False)
+    assert study.folder == (tmp_path / "run").resolve()
+    assert study.counts()["complete"] == 5
+    assert (events[0]["event"], events[0]["trials"], events[-1]["reason"]) == ("start", 5, "trials")
+    assert join("nets", storage=url, evaluator=instant).counts()["complete"] == 5
+
+
+def test_a_worker_elsewhere_names_its_pictures_and_its_folder(tmp_path: Path) -> None:
+    url = created(tmp_path)
+    there = tmp_path / "there"
+    there.mkdir()
+    Path(tmp_path / "pictures.npz").rename(there / "mine.npz")
+    (tmp_path / "run" / "study.json").unlink()
+    with pytest.raises(StudyError, match=r"the folder of the study 'nets' .*is not on this machine\nhint: .*--out"):
+        join("nets", storage=url, data=str(there / "mine.npz"), evaluator=instant)
+    study = join("nets", storage=url, data=str(there / "mine.npz"), out=there / "run", evaluator=instant)
+    assert study.counts()["complete"] == 6
+    assert Study.open(there / "run").name == "nets"
+
+
+def test_a_worker_with_other_pictures_is_refused(tmp_path: Path) -> None:
+    url = created(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(DataError, match="pictures"):
+        join("nets", storage=url, data=pictures(other, 90), evaluator=instant)
+
+
+def test_a_study_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = created(tmp_path)
+    with pytest.raises(StudyError, match=r"no study 'netz' in sqlite.*\nhint: did you mean 'nets'"):
+        join("netz", storage=url)
+    with pytest.raises(StudyError, match="no storage is named"):
+        join("nets")
+    monkeypatch.setenv("ARCHTUNA_STORAGE", url)
+    assert join("nets", evaluator=instant).counts()["complete"] == 6
+
+
+def test_a_worker_stays_for_the_trials_of_others_and_goes_on_with_them(tmp_path: Path) -> None:
+    url, events = created(tmp_path, trials=3, lease=0.6), []
+    with Study.named("nets", storage=url) as study:
+        study.optuna.enqueue_trial({"backbone.0.kernel": 5})
+        gone = {"host": "elsewhere", "pid": 1, "started": 0.0}
+        assert take(study.optuna, study.optuna.get_trials(), gone, 0.6) is not None
+    study = join("nets", storage=url, evaluator=instant, on_event=events.append)
+    assert [trial.state for trial in study.trials()] == ["complete"] * 3
+    (taken,) = [event for event in events if event["event"] == "taken-away"]
+    assert (taken["number"], taken["from"], taken["state"]) == (0, "elsewhere:1", "waiting")
+    assert study.candidate(0).decisions["backbone.0.kernel"] == 5
+
+
+def test_garbage_is_told_and_what_is_needed_is_not(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, trials=4)
+    artifacts = study.artifacts
+    for path in (artifacts.weights(99), artifacts.staged(0, 3), artifacts.point(1, 1), artifacts.point(99, 1)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"12345")
+    study.optuna.enqueue_trial({"backbone.0.kernel": 5})
+    for number in (1, 2):
+        artifacts.point(4, number).write_bytes(b"12345")
+    found = {one.path.name: (one.bytes, one.why) for one in study.garbage()}
+    assert found == {
+        "99.safetensors": (5, "weights of a trial that the study does not have"),
+        ".0-3.safetensors": (5, "unfinished weights of a trial that has ended"),
+        "1-1.pt": (5, "a point to go on from of a trial that has ended"),
+        "99-1.pt": (5, "a point to go on from of a trial that has ended"),
+        "4-1.pt": (5, "a point to go on from of a worker that has lost the trial"),
+    }
 
 
 def test_cores() -> None:

@@ -12,13 +12,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 # Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
 ROWS = [
     ("cli", "__main__"),
-    ("live", "report", "schema", "starter"),
+    ("live", "report", "schema", "starter", "status"),
     (
-        *("bench", "final", "predict", "driver", "repeater", "worker", "rungs", "study", "repeats", "spec", "runs", "siblings"),
-        *("proposer", "sampler", "known_costs", "draft", "coding", "ledger", "claims", "storage", "rdb"),
+        *("bench", "final", "predict", "driver", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
+        *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
+        *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate",),
-    ("training", "checkpoint", "exports"),
+    ("training", "resume", "checkpoint", "exports"),
     ("costs", "metrics", "data", "screen"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),

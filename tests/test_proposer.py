@@ -11,6 +11,7 @@ from archtuna.architecture import Architecture
 from archtuna.claims import evaluation_of
 from archtuna.costs import costs_of
 from archtuna.errors import ShapeError, StudyError
+from archtuna.leases import Lease, take
 from archtuna.ledger import Ledger, state_of
 from archtuna.model import check_output
 from archtuna.objective import limit_of, objectives_of
@@ -21,8 +22,6 @@ from archtuna.proposer import (
     Proposal,
     Proposer,
     Refused,
-    pop_waiting,
-    tell,
 )
 from archtuna.sampler import make_sampler
 from archtuna.space import SearchSpace
@@ -42,17 +41,17 @@ def make(space: str = SPACE, sampler: Any = "random", limits: tuple[str, ...] = 
     drawn = make_sampler(sampler, objectives=2, seed=0)
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=drawn)
     bounds = [limit_of(text) for text in limits]
-    return Proposer(Ledger(study, OBJECTIVES), SearchSpace.read(space), cost, ME, bounds, seed=0, **changes)
+    return Proposer(Ledger(study, OBJECTIVES), SearchSpace.read(space), cost, ME, limits=bounds, seed=0, **changes)
 
 
 def propose(proposer: Proposer) -> Proposal:
     """Do what a worker does: take up a trial that waits, or create one."""
     proposer.ledger.refresh()
-    waiting = pop_waiting(proposer.study, proposer.ledger.opened("waiting"), ME)
-    if waiting is None:
+    lease = take(proposer.study, proposer.ledger.opened("waiting"), ME)
+    if lease is None:
         return proposer.propose()
     proposer.ledger.refresh()
-    return proposer.take_up(proposer.ledger.find(waiting._trial_id))
+    return proposer.take_up(lease)
 
 
 def trial_of(proposer: Proposer, proposal: Proposal) -> optuna.trial.FrozenTrial:
@@ -62,7 +61,13 @@ def trial_of(proposer: Proposer, proposal: Proposal) -> optuna.trial.FrozenTrial
 
 def finish(proposer: Proposer, proposal: Proposal) -> None:
     values = [quality(proposal.candidate), float(proposal.costs["params"])]
-    tell(proposer.study, trial_of(proposer, proposal), TrialState.COMPLETE, values)
+    trial = trial_of(proposer, proposal)
+    Lease(proposer.study, trial, trial.user_attrs[Attr.WORKER]).end(TrialState.COMPLETE, values)
+
+
+def end(proposer: Proposer, proposal: Proposal, state: TrialState) -> None:
+    """End a proposal's trial without values."""
+    proposer.study._storage.set_trial_state_values(proposal.trial_id, state)
 
 
 def evaluate(proposer: Proposer, times: int) -> list[Proposal]:
@@ -101,28 +106,12 @@ def test_evaluations_differ_by_network_and_by_training() -> None:
     assert evaluation_of(one.architecture, one.recipe) == evaluation_of(one.architecture, one.recipe.replace())
 
 
-def test_waiting_trials_are_taken_up_in_order() -> None:
-    study = optuna.create_study()
-    for x in (1, 2):
-        study.enqueue_trial({"x": x})
-    waiting = study.get_trials(deepcopy=False)
-    taken = pop_waiting(study, waiting, ME)
-    assert taken is not None
-    assert taken.number == 0
-    assert [t.state for t in study.trials] == [TrialState.RUNNING, TrialState.WAITING]
-    assert study.trials[0].user_attrs[Attr.WORKER] == ME
-    second = pop_waiting(study, waiting, ME)
-    assert second is not None
-    assert second.number == 1, "the first is another worker's now"
-    assert pop_waiting(study, waiting, ME) is None
-
-
 def test_a_proposal_is_written_whole() -> None:
     proposer = make(limits=("params <= 5k",))
     proposal = propose(proposer)
     trial = proposer.study.trials[0]
     assert trial.state == TrialState.RUNNING
-    assert trial.user_attrs[Attr.WORKER] == ME
+    assert trial.user_attrs[Attr.WORKER] == {**ME, "take": 1}
     architecture = proposal.candidate.architecture
     assert trial.user_attrs[Attr.KEY] == architecture.key
     assert trial.user_attrs[Attr.EVALUATION] == evaluation_of(architecture, proposal.candidate.recipe)
@@ -300,10 +289,10 @@ def test_a_queued_trial_whose_network_is_created_meanwhile_gives_way(monkeypatch
 def test_a_failed_bug_may_be_tried_again_but_a_refusal_not() -> None:
     proposer = make(TWO.replace("8|16", "8"))
     proposal = propose(proposer)
-    tell(proposer.study, trial_of(proposer, proposal), TrialState.FAIL)
+    end(proposer, proposal, TrialState.FAIL)
     again = propose(proposer)
     assert again.candidate.architecture == proposal.candidate.architecture
-    tell(proposer.study, trial_of(proposer, again), TrialState.PRUNED)
+    end(proposer, again, TrialState.PRUNED)
     with pytest.raises(Exhausted, match="no network"):
         propose(proposer)
 

@@ -85,41 +85,47 @@ def test_nothing_is_there_before_the_first_claim(study: optuna.Study) -> None:
 
 def test_a_run_is_claimed_once_and_recorded(study: optuna.Study) -> None:
     repeats, wanted = Repeats(study), Wanted(7, 1, "c")
-    claim = repeats.claim(wanted, ME)
+    lease = repeats.claim(wanted, ME, 60.0)
+    assert lease is not None
+    claim = lease.number
     assert claim == 0
-    assert Repeats(study).claim(wanted, YOU) is None
-    assert repeats.claim(Wanted(7, 2, "c"), YOU) == 2
+    assert Repeats(study).claim(wanted, YOU, 60.0) is None
+    other = repeats.claim(Wanted(7, 2, "c"), YOU, 60.0)
+    assert other is not None
+    assert other.number == 2
     repeats.complete(claim, [0.5, 100.0], {Attr.METRICS: {"f1": 0.5}, Attr.SECONDS: 2.0})
     repeats.complete(claim, [0.6, 100.0], {Attr.METRICS: {"f1": 0.6}})
-    assert repeats.claim(wanted, ME) is None
+    assert repeats.claim(wanted, ME, 60.0) is None
     found = read_runs(study._storage, "photos")
     assert [(one.wanted.seed, one.state) for one in found] == [
         (1, "complete"), (1, "over"), (2, "running"), (1, "over"),
     ]  # fmt: skip
-    assert (found[0].metrics, found[0].seconds, found[0].worker, found[0].died) == ({"f1": 0.5}, 2.0, ME, False)
+    assert (found[0].metrics, found[0].seconds, found[0].worker, found[0].died) == (
+        {"f1": 0.5}, 2.0, {**ME, "take": 1}, False,
+    )  # fmt: skip
     trial = optuna.load_study(study_name="photos" + SUFFIX, storage=study._storage).trials[0]
     assert trial.values == [0.5, 100.0], "a dashboard shows what a run gave"
 
 
 def test_claims_of_the_dead_and_of_ones_own_past_end(study: optuna.Study) -> None:
     repeats, wanted = Repeats(study), Wanted(7, 1, "c")
-    repeats.claim(wanted, YOU)
-    repeats.claim(Wanted(7, 2, "c"), ME)
+    repeats.claim(wanted, YOU, 60.0)
+    repeats.claim(Wanted(7, 2, "c"), ME, 60.0)
     assert repeats.clear(lambda worker: False, {"host": "another"}) == []
-    assert repeats.claim(wanted, ME) is None
-    assert [one.wanted for one in repeats.clear(lambda worker: worker == YOU, ME)] == [wanted]
+    assert repeats.claim(wanted, ME, 60.0) is None
+    assert [one.wanted for one in repeats.clear(lambda worker: worker == {**YOU, "take": 1}, ME)] == [wanted]
     assert deaths(repeats.runs(), wanted) == 1
     assert deaths(repeats.runs(), Wanted(7, 2, "c")) == 0
-    assert repeats.claim(wanted, ME) is not None
-    assert repeats.claim(Wanted(7, 2, "c"), ME) is not None
+    assert repeats.claim(wanted, ME, 60.0) is not None
+    assert repeats.claim(Wanted(7, 2, "c"), ME, 60.0) is not None
 
 
 def test_a_network_that_cannot_be_trained_with_a_seed_is_not_tried_again(study: optuna.Study) -> None:
     repeats, wanted = Repeats(study), Wanted(7, 1, "c")
-    claim = repeats.claim(wanted, ME)
+    claim = repeats.claim(wanted, ME, 60.0)
     assert claim is not None
-    repeats.fail(claim, "nan: the loss became nan")
-    assert repeats.claim(wanted, YOU) is None
+    repeats.fail(claim.number, "nan: the loss became nan")
+    assert repeats.claim(wanted, YOU, 60.0) is None
     assert results(repeats.runs())[7][0].reason == "nan: the loss became nan"
 
 
@@ -133,7 +139,7 @@ def claim_all(folder: Path, url: str | None, wanted: list[Wanted], threads: int)
         repeats = Repeats(optuna.load_study(study_name="photos", storage=storage))
         start.wait(timeout=60)
         for one in wanted:
-            if repeats.claim(one, {**ME, "pid": pid}) is not None:
+            if repeats.claim(one, {**ME, "pid": pid}, 60.0) is not None:
                 got.append(one)
         close_storage(storage)
 

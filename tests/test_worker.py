@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,11 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from optuna.exceptions import StorageInternalError
 from optuna.storages import _CachedStorage
 from optuna.trial import TrialState, create_trial
@@ -27,24 +22,12 @@ from archtuna.costs import costs_of
 from archtuna.driver import search
 from archtuna.errors import DataError, StudyError
 from archtuna.evaluate import Progress
-from archtuna.ledger import Ledger, state_of
-from archtuna.objective import objectives_of
-from archtuna.proposer import Proposal, Proposer, pop_waiting
+from archtuna.leases import this_worker
+from archtuna.proposer import Proposal, Proposer
+from archtuna.rdb import WholeTrials
 from archtuna.storage import ERROR_CONSTRAINT, Attr
 from archtuna.study import Study
-from archtuna.worker import (
-    DEATHS,
-    Interrupted,
-    Stop,
-    Worker,
-    hand_back,
-    has_time,
-    is_admitted,
-    is_dead,
-    is_reached,
-    take_back,
-    this_worker,
-)
+from archtuna.worker import Worker
 from searches import arguments, buggy, diverging, instant, slow
 
 
@@ -60,72 +43,6 @@ def recorded(folder: Path, **changes: Any) -> tuple[Study, list[dict[str, Any]]]
     return study, events
 
 
-# decisions
-
-
-STATES = st.lists(
-    st.sampled_from(["complete", "stopped", "failed", "running", "waiting", "refused", "duplicate"]), max_size=40
-)
-
-
-def ledger_of(states: list[str]) -> Ledger:
-    """A ledger of trials in these states."""
-    study = optuna.create_study(directions=["maximize", "minimize"])
-    raw = {"complete": "COMPLETE", "running": "RUNNING", "waiting": "WAITING", "stopped": "PRUNED", "refused": "PRUNED"}
-    for state in states:
-        attrs = {Attr.OUTCOME: state} if state in ("refused", "failed", "duplicate") else {}
-        kind = TrialState[raw.get(state, "FAIL")]
-        values = [0.5, 1.0] if state == "complete" else None
-        study.add_trial(create_trial(state=kind, values=values, user_attrs=attrs))
-    ledger = Ledger(study, objectives_of(("f1", "params")))
-    ledger.refresh()
-    assert [state_of(trial) for trial in ledger.trials] == states
-    return ledger
-
-
-@given(STATES, st.integers(1, 20))
-def test_exactly_the_wanted_number_is_admitted(states: list[str], target: int) -> None:
-    """However many workers ask, and in whatever order, the trials that count are the first ``target`` of them."""
-    ledger = ledger_of(states)
-    counting = [n for n, state in enumerate(states) if state not in ("refused", "duplicate")]
-    assert [n for n in counting if is_admitted(ledger.wanted_before(n), target)] == counting[:target]
-    assert ledger.wanted == len(counting)
-
-
-def test_without_a_target_everything_is_admitted() -> None:
-    assert is_admitted(1000, None)
-    assert not is_reached(1000, 0, None)
-
-
-def test_a_target_is_reached_by_what_runs_but_not_by_what_waits() -> None:
-    assert is_reached(2, 0, 2)
-    assert not is_reached(1, 0, 2)
-    assert not is_reached(2, 1, 2)
-
-
-def test_time_for_another() -> None:
-    assert has_time(0.0, None, [1e9])
-    assert has_time(0.0, 10.0, [])
-    assert not has_time(10.0, 10.0, [])
-    assert has_time(2.0, 10.0, [10.0, 10.0, 1.0])
-    assert not has_time(3.0, 10.0, [10.0, 10.0, 1.0])
-
-
-# who is alive
-
-
-def test_workers_that_are_alive_and_dead() -> None:
-    me = this_worker()
-    assert json.loads(json.dumps(me)) == me
-    assert not is_dead(me)
-    assert is_dead({**me, "started": me["started"] - 1000}), "the number was used again"
-    assert not is_dead({**me, "host": "elsewhere", "pid": 2**22})
-    assert not is_dead(None)
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    assert is_dead({**me, "pid": gone.pid})
-
-
 @pytest.fixture
 def study(tmp_path: Path) -> Study:
     study, _ = recorded(tmp_path, trials=1)
@@ -139,64 +56,6 @@ def begin(study: Study, worker: dict[str, Any]) -> int:
 
 
 DEAD = {"host": platform.node(), "pid": 2**22 + 1, "started": 0.0}
-
-
-def test_trials_of_the_dead_are_taken_back(study: Study) -> None:
-    dead, alive = (begin(study, worker) for worker in (DEAD, this_worker()))
-    elsewhere = begin(study, {**DEAD, "host": "elsewhere"})
-    assert take_back(study) == [dead]
-    states = {t.number: t.state.name for t in study.optuna.trials}
-    assert states == {0: "COMPLETE", dead: "WAITING", alive: "RUNNING", elsewhere: "RUNNING"}
-    assert take_back(study) == []
-
-
-def test_a_trial_that_kills_its_workers_fails(study: Study) -> None:
-    number = begin(study, DEAD)
-    for death in range(DEATHS):
-        if death:
-            assert pop_waiting(study.optuna, study.optuna.trials[number:], DEAD) is not None
-        assert take_back(study) == [number]
-    trial = study.optuna.trials[number]
-    assert (trial.state.name, state_of(trial)) == ("PRUNED", "failed")
-    assert trial.constraints == {ERROR_CONSTRAINT: 2.0}
-    assert trial.user_attrs[Attr.REASON] == "3 workers died while they trained it"
-
-
-# stopping
-
-
-def test_a_signal_interrupts_what_may_be_interrupted() -> None:
-    stop = Stop()
-    before = signal.getsignal(signal.SIGTERM)
-    with stop.on_signals():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
-        with pytest.raises(Interrupted), stop.interruptible():
-            pass
-    assert signal.getsignal(signal.SIGTERM) is before
-    stop = Stop()
-    with stop.on_signals(), pytest.raises(Interrupted):
-        _signal_inside(stop)
-
-
-def _signal_inside(stop: Stop) -> None:
-    with stop.interruptible():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
-
-
-def test_signals_are_left_alone_outside_the_main_thread() -> None:
-    found: list[Any] = []
-
-    def other() -> None:
-        with Stop().on_signals():
-            found.append(signal.getsignal(signal.SIGINT))
-
-    before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=other)
-    thread.start()
-    thread.join()
-    assert found == [before]
 
 
 # the loop
@@ -261,22 +120,23 @@ def test_a_trial_too_many_is_made_up_for_where_another_gives_way(
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
 def test_a_trial_costs_a_few_reads_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
     calls: Counter[str] = Counter()
-    for name in ("get_all_trials", "get_trial", "create_new_trial", "set_trial_user_attr", "set_trial_state_values"):
-        real = getattr(_CachedStorage, name)
+    cached = ("get_all_trials", "get_trial", "create_new_trial", "set_trial_user_attr", "set_trial_state_values")
+    for home, name in [(WholeTrials, "change_trial"), *((_CachedStorage, name) for name in cached)]:
+        real = getattr(home, name)
 
         def call(self: Any, *args: Any, _name: str = name, _real: Any = real, **given: Any) -> Any:
             calls[_name] += 1
             return _real(self, *args, **given)
 
-        monkeypatch.setattr(_CachedStorage, name, call)
+        monkeypatch.setattr(home, name, call)
     seen = []
     search(**arguments(tmp_path, trials=30, sampler=sampler, evaluator=Saving(),
                        on_event=lambda event: event["event"] == "complete" and seen.append(Counter(calls))))  # fmt: skip
     for before, after in pairwise(seen):
         spent = after - before
         assert spent["get_all_trials"] == 3, "after the last trial, after this one's birth, before its weights"
-        assert spent["get_trial"] == 0
-        assert spent["create_new_trial"] == spent["set_trial_user_attr"] == spent["set_trial_state_values"] == 1
+        assert spent["get_trial"] == spent["set_trial_user_attr"] == spent["set_trial_state_values"] == 0
+        assert spent["create_new_trial"] == spent["change_trial"] == 1
 
 
 def test_the_same_again_does_nothing_and_more_goes_on(tmp_path: Path) -> None:
@@ -348,7 +208,7 @@ def test_a_network_that_cannot_be_trained_fails_and_teaches(tmp_path: Path) -> N
 
 def test_a_bug_keeps_its_traceback_and_stops_the_study_the_third_time(tmp_path: Path) -> None:
     with pytest.raises(
-        StudyError, match=r"3 trials in a row failed at the same place: KeyError: 'no such thing' .*searches.py:\d+"
+        StudyError, match=r"3 trials failed at the same place: KeyError: 'no such thing' .*searches.py:\d+"
     ):
         recorded(tmp_path, evaluator=buggy)
     study = Study.open(tmp_path / "run")
@@ -374,8 +234,8 @@ def test_an_evaluator_without_a_word(tmp_path: Path) -> None:
 class Flaky:
     """Lets a storage's method work and then lose its answer, or fail before it does anything, as often as told."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, method: str, fails: Any) -> None:
-        self.real, self.fails = getattr(_CachedStorage, method), iter(fails)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, home: type, method: str, fails: Any) -> None:
+        self.real, self.fails = getattr(home, method), iter(fails)
         flaky = self
 
         def call(storage: Any, *args: Any, **given: Any) -> Any:
@@ -387,19 +247,18 @@ class Flaky:
                 raise StorageInternalError("the connection broke after the commit")
             return done
 
-        monkeypatch.setattr(_CachedStorage, method, call)
+        monkeypatch.setattr(home, method, call)
 
 
 def test_a_result_outlives_a_storage_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Flaky(monkeypatch, "set_trial_state_values", ["after", "before", "before", None, "after"])
-    Flaky(monkeypatch, "set_trial_user_attr", ["before", "after"])
+    Flaky(monkeypatch, WholeTrials, "change_trial", ["after", "before", "before", None, "after"])
     study, _ = recorded(tmp_path, trials=4)
     assert [t.state for t in study.trials()] == ["complete"] * 4
     assert all(t.metrics and t.epochs == 1 for t in study.trials())
 
 
 def test_a_storage_that_goes_away_while_a_trial_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Flaky(monkeypatch, "create_new_trial", ["before", "after", None, "after"])
+    Flaky(monkeypatch, _CachedStorage, "create_new_trial", ["before", "after", None, "after"])
     study, _ = recorded(tmp_path, trials=4)
     assert [t.state for t in study.trials()] == ["complete"] * 4
     assert len({t.key for t in study.trials()}) == 4
@@ -409,7 +268,7 @@ def test_a_storage_that_goes_away_while_a_queued_trial_is_written(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study.optuna.enqueue_trial({"backbone.0.kernel": 5})
-    Flaky(monkeypatch, "set_trial_param", ["before"])
+    Flaky(monkeypatch, WholeTrials, "change_trial", [None, "before"])
     again, _ = recorded(tmp_path, trials=2)
     assert [t.state for t in again.trials()] == ["complete", "duplicate", "complete"]
 
@@ -434,14 +293,6 @@ def test_a_queued_network_that_is_known_gives_way(study: Study, tmp_path: Path) 
     assert [t.state for t in again.trials()] == ["complete", "duplicate", "complete"]
     assert {"event": "duplicate", "number": 1, "of": 0} in events
     assert again.optuna.trials[1].user_attrs[Attr.DUPLICATE_OF] == 0
-
-
-def test_handing_back_keeps_number_and_network(study: Study) -> None:
-    study.optuna.add_trial(create_trial(state=TrialState.RUNNING, user_attrs={Attr.EVALUATION: "e", Attr.WORKER: DEAD}))
-    raw = study.optuna.trials[1]
-    hand_back(study, raw._trial_id)
-    raw = study.optuna.trials[1]
-    assert (raw.state, raw.user_attrs) == (TrialState.WAITING, {Attr.EVALUATION: "e", Attr.WORKER: None})
 
 
 INTERRUPTED = """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from archtuna import __version__
-from archtuna.errors import ArchtunaError, DataError, SpecError
+from archtuna.errors import ArchtunaError, DataError, SpecError, StudyError
 
 EPILOG = """\
 examples:
@@ -106,6 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         _init,
         _check,
         _search,
+        _worker,
+        _status,
         _repeat,
         _front,
         _pick,
@@ -118,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         _blocks,
         _schema,
         _cache,
+        _gc,
     ):
         add(verbs)
     return parser
@@ -139,6 +142,7 @@ def _flag(parser: argparse.ArgumentParser, *names: str) -> None:
         "json": ("--json", {"action": "store_true", "help": "print JSON"}),
         "data": ("--data", {"help": "folder of class folders, .npz file, or digits"}),
         "device": ("--device", {"help": "cpu, cuda, cuda:1 or mps; by default the best one present"}),
+        "study": ("--study", {"metavar": "NAME", "help": "name of the study in its storage"}),
         "storage": ("--storage", {"help": "database URL; by default the run's own file, or $ARCHTUNA_STORAGE"}),
         "input-size": ("--input-size", {"type": _size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
         "epochs": ("--epochs", {"type": _count, "metavar": "N", "help": "epochs of a training"}),
@@ -155,6 +159,10 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above zero")
     return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _share(text: str) -> float:
@@ -269,7 +277,9 @@ def _search(verbs: Any) -> None:
     )
     parser.add_argument("--trials", type=_count, metavar="N", help="networks to evaluate (50 without --time)")
     parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
-    parser.add_argument("--workers", type=_count, metavar="N", help="processes on this machine (1)")
+    parser.add_argument(
+        "--workers", type=_count_or_none, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
+    )
     parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")
     parser.add_argument(
@@ -291,7 +301,7 @@ def _search(verbs: Any) -> None:
         "--first-rung", type=_count, metavar="N", help="epochs before the first look at a trial (a share of its epochs)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    _flag(parser, "data", "epochs", "input-size", "device", "storage", "json")
+    _flag(parser, "data", "epochs", "input-size", "device", "study", "storage", "json")
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
@@ -317,6 +327,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             time=arguments.time,
             workers=arguments.workers,
             storage=arguments.storage,
+            name=arguments.study,
             sampler=arguments.sampler,
             seed=arguments.seed,
             screen=arguments.screen,
@@ -413,6 +424,72 @@ class _Shown:
     def __exit__(self, *args: Any) -> None:
         if self.display is not None:
             self.display.__exit__(*args)
+
+
+# --- worker, status ---------------------------------------------------------------------------------------
+
+
+def _worker(verbs: Any) -> None:
+    parser = _verb(verbs, "worker", _run_worker, "work on a search that was begun elsewhere, until it is over")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder for weights; by default the study's own, where it is shared"
+    )
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes on this machine (1)")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="end when nothing is left to begin, not when the others have ended, too"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    _flag(parser, "study", "storage", "data", "device", "json")
+
+
+def _run_worker(arguments: argparse.Namespace) -> int:
+    from archtuna import report
+    from archtuna.driver import join
+
+    if arguments.study is None:
+        raise StudyError("no study is named", hint="--study NAME; archtuna search says the name of its own")
+    show = _Shown(arguments, f"archtuna worker, {arguments.study}")
+    with show:
+        study = join(
+            arguments.study,
+            storage=arguments.storage,
+            data=arguments.data,
+            out=arguments.out,
+            workers=arguments.workers,
+            device=arguments.device,
+            linger=not arguments.no_wait,
+            on_event=show.take,
+        )
+    return _ended(study, show, arguments, lambda: report.front_lines(study))
+
+
+def _status(verbs: Any) -> None:
+    parser = _verb(verbs, "status", _run_status, "say who works on a search, what was done, and how long it will go on")
+    parser.add_argument("folder", metavar="RUN", nargs="?", help="folder of a search, or --study and --storage")
+    parser.add_argument("--watch", action="store_true", help="say it again every two seconds, until the search is over")
+    _flag(parser, "study", "storage", "json")
+
+
+def _run_status(arguments: argparse.Namespace) -> None:
+    from archtuna.status import status, status_lines, watched
+    from archtuna.study import Study
+
+    if (arguments.folder is None) == (arguments.study is None):
+        raise StudyError("name either the folder of a run or its study", hint="archtuna status RUN, or --study NAME")
+    if arguments.study is None:
+        study = Study.open(arguments.folder, storage=arguments.storage)
+    else:
+        study = Study.named(arguments.study, storage=arguments.storage)
+    with study:
+        if arguments.json:
+            _print_json(status(study))
+        elif not arguments.watch:
+            _print_lines(status_lines(status(study)))
+        else:
+            for lines in watched(study):
+                if sys.stdout.isatty():
+                    print("\x1b[2J\x1b[H", end="")
+                _print_lines(lines)
 
 
 # --- repeat -----------------------------------------------------------------------------------------
@@ -644,9 +721,6 @@ def _run_export(arguments: argparse.Namespace) -> None:
         )
 
 
-# --- blocks, cache ----------------------------------------------------------------------------------
-
-
 # --- bench ------------------------------------------------------------------------------------------
 
 
@@ -695,6 +769,9 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         _print_json(bench.plain(bench.summary(done)))
     else:
         _print_lines(report.bench_lines(done))
+
+
+# --- blocks, cache ----------------------------------------------------------------------------------
 
 
 def _blocks(verbs: Any) -> None:
@@ -749,6 +826,29 @@ def _run_cache(arguments: argparse.Namespace) -> None:
         return
     files = [path for path in cache_folder().rglob("*") if path.is_file()] if cache_folder().exists() else []
     print(f"{cache_folder()}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
+
+
+def _gc(verbs: Any) -> None:
+    parser = _verb(verbs, "gc", _run_gc, "list the files of a run that nothing needs any more, or delete them")
+    parser.add_argument("--delete", action="store_true", help="delete them")
+    _flag(parser, "run", "storage", "json")
+
+
+def _run_gc(arguments: argparse.Namespace) -> None:
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        found = study.garbage()
+    if arguments.delete:
+        for one in found:
+            one.path.unlink(missing_ok=True)
+    if arguments.json:
+        _print_json([{"path": str(one.path), "bytes": one.bytes, "why": one.why} for one in found])
+        return
+    for one in found:
+        print(f"{one.path}: {one.bytes:,} bytes, {one.why}")
+    total = f"{len(found)} files, {sum(one.bytes for one in found) / 1e6:.1f} MB"
+    print(f"deleted {total}" if arguments.delete else f"{total} can go: archtuna gc {arguments.folder} --delete")
 
 
 if __name__ == "__main__":

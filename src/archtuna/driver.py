@@ -13,6 +13,7 @@ import os
 import pickle
 import queue
 import random
+import secrets
 import subprocess
 import sys
 import threading
@@ -25,17 +26,21 @@ from typing import IO, TYPE_CHECKING, Any
 
 from archtuna.coding import coding_of
 from archtuna.errors import ShapeError, SpecError, StudyError, nearest
+from archtuna.interrupts import Stop
+from archtuna.leases import SECONDS, take_back
 from archtuna.objective import Limit, limit_of, objectives_of
+from archtuna.orders import Orders
 from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
 from archtuna.schedule import Schedule, schedule_of
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
+from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
-from archtuna.storage import ENVIRONMENT, default_url, scrub, storage_errors_named
+from archtuna.storage import ENVIRONMENT, Attr, clock_of, default_url, scrub, storage_errors_named
 from archtuna.study import NEAR, Study
-from archtuna.worker import Event, OnEvent, Orders, Stop, Worker, evaluator_for, take_back
+from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -73,6 +78,7 @@ def search(
     training: Mapping[str, Any] | None = None,
     device: str | None = None,
     near: int = NEAR,
+    lease: float = SECONDS,
     repeats: int | None = None,
     stopping: bool | Schedule | None = None,
     evaluator: Any = None,
@@ -90,7 +96,7 @@ def search(
         objectives: names among loss, f1, accuracy, params, macs, size_mb; by default f1 and params.
         trials: evaluations that the study is to reach; 50 when no time is given either.
         time: seconds, or a text such as ``20m``, after which no trial begins; what runs then has a tenth of it to end.
-        workers: processes on this machine.
+        workers: processes on this machine; 0 makes the study and leaves the work to those that ``join`` it.
         storage: URL or Optuna storage; by default the run's own, or ``ARCHTUNA_STORAGE``.
         name: of the study in its storage; by default the folder's name.
         sampler: ``known-costs``, the name of one of Optuna's, or an Optuna sampler of your own.
@@ -104,6 +110,7 @@ def search(
         training: training values instead of the file's.
         device: where to train.
         near: checkpoints kept behind the front.
+        lease: seconds after which the trial of a worker that gives no sign of life is taken from it, to go on elsewhere.
         repeats: how many times the networks of the front are trained again afterwards, with other seeds (see ``repeat``);
             ``time`` is that of the search alone.
         stopping: whether trials without a chance of the front are stopped early (they are, by default), or a ``Schedule``.
@@ -128,27 +135,115 @@ def search(
     sampler = sampler if sampler is not None else settings.get("sampler")
     make_sampler(sampler, objectives=len(plan.spec.objectives), seed=None)
     screen = _screen(_first(screen, settings.get("screen"), "none"))
-    _check_workers(workers, storage, evaluator, plan.space)
+    _check_workers(workers, storage, evaluator, plan.space, least=0)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where)
     with storage_errors_named(where if isinstance(where, str) else None):
-        returned = take_back(study)
+        returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
             _queue_screened(study, plan, screen, budget[0])
-        orders = _orders(study, *budget, workers, near, device)
-        _emit_start(emit, study, orders, plan, returned)
-        if workers == 1:
-            reason = _search_here(study, plan, orders, sampler, evaluator, emit)
-        else:
-            reason = _Crew(study, orders, sampler, evaluator, where, plan.space, emit).run()
-        study.sweep(near)
+        orders = _orders(study, *budget, workers, near, device, lease)
+        _publish(study, orders, sampler)
+        _emit_start(emit, study, orders, plan.space, plan.data, plan.split, returned)
+        if workers == 0:
+            emit(_end_event(study, "created"))
+            return study
+        reason = _work(study, orders, sampler, evaluator, where, plan.space, plan.data, plan.split, emit)
         again = _first(repeats, settings.get("repeats"))
         if again and reason != "interrupted" and study.front():
             ended = _repeat(study, Again(again), plan.data, evaluator, orders, where, emit)
             reason = "interrupted" if ended == "interrupted" else reason
         emit(_end_event(study, reason))
     return study
+
+
+def join(
+    name: str,
+    *,
+    storage: str | None = None,
+    data: Any = None,
+    out: str | Path | None = None,
+    workers: int = 1,
+    device: str | None = None,
+    evaluator: Any = None,
+    linger: bool = True,
+    stop: Stop | None = None,
+    on_event: OnEvent | None = None,
+) -> Study:
+    """Work on a search that was begun elsewhere, until it is over, and return its study.
+
+    What is searched, on which pictures, how networks are trained and until when comes from the storage.
+
+    Args:
+        name: of the study in its storage.
+        storage: URL; by default ``ARCHTUNA_STORAGE``.
+        data: where the pictures are, should they lie elsewhere on this machine; they must be the same.
+        out: folder for weights; by default the study's own, where this machine shares it.
+        workers: processes on this machine.
+        device: where to train.
+        evaluator: what stands in for training in this search.
+        linger: whether to stay, when nothing is left to begin, until the trials of other workers have ended, and go on with
+            them should those workers die.
+        stop: asked for by whoever else may want this to end; signals ask for it, too.
+        on_event: told of each event, as a plain dictionary.
+
+    Raises:
+        StudyError: there is no such study, or it cannot be reached or written.
+        DataError: these are other pictures.
+    """
+    emit = on_event or (lambda event: None)
+    where = storage or default_url()
+    if where is None:
+        raise StudyError("no storage is named", hint="pass --storage, or set ARCHTUNA_STORAGE")
+    study = Study.join(where, name, out)
+    with storage_errors_named(where):
+        space, pictures = study.space(), study.data(data)
+        _check_workers(workers, where, evaluator, space)
+        split = study.split(pictures)
+        told = study.optuna.user_attrs.get(Attr.ORDERS, {})
+        here = Orders(
+            workers=workers, device=device, linger=linger, index=secrets.randbelow(2**31),
+            started=len(study.optuna.get_trials(deepcopy=False)),
+        )  # fmt: skip
+        orders = here.joined(told, clock_of(study.optuna._storage), time.time())
+        _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna))
+        reason = _work(study, orders, told.get("sampler"), evaluator, where, space, pictures, split, emit, stop)
+        emit(_end_event(study, reason))
+    return study
+
+
+def _work(
+    study: Study,
+    orders: Orders,
+    sampler: Any,
+    evaluator: Any,
+    where: Any,
+    space: SearchSpace,
+    data: Data,
+    split: Split,
+    emit: OnEvent,
+    stop: Stop | None = None,
+) -> str:
+    """Be the only worker of this machine, or start several; return why the work ended."""
+    if orders.workers > 1:
+        told = {"data": data.source}
+        reason = _Crew(study, orders, sampler, evaluator, where, space, emit, told=told).run()
+    else:
+        stop = stop or Stop()
+        made = evaluator_for(study, data, split, orders, evaluator)
+        with stop.on_signals():
+            reason = Worker(study, made, orders, emit, stop, sampler).run()
+    study.sweep(orders.near)
+    return reason
+
+
+def _publish(study: Study, orders: Orders, sampler: Any) -> None:
+    """Write down what workers that join later are to know."""
+    register_folder(study)
+    shared = orders.shared(clock_of(study.optuna._storage), time.time())
+    named = sampler if isinstance(sampler, str) else None
+    study.optuna.set_user_attr(Attr.ORDERS, {**shared, "sampler": named})
 
 
 def repeat(
@@ -322,9 +417,9 @@ def _largest(space: SearchSpace) -> Mapping[str, float]:
     return costs_of(space.largest().architecture)
 
 
-def _check_workers(workers: int, storage: Any, evaluator: Any, space: SearchSpace) -> None:
-    if workers < 1:
-        raise StudyError(f"{workers} workers", hint="at least 1")
+def _check_workers(workers: int, storage: Any, evaluator: Any, space: SearchSpace, least: int = 1) -> None:
+    if workers < least:
+        raise StudyError(f"{workers} workers", hint=f"at least {least}")
     if workers > 1 and storage is not None and not isinstance(storage, str):
         raise StudyError("several workers cannot share a storage object", hint="pass the storage as a URL")
     if workers > 1 and evaluator is not None and not isinstance(evaluator, str):
@@ -380,16 +475,24 @@ def _budget(trials: int | None, seconds: Any, settings: Mapping[str, Any]) -> tu
 
 
 def _orders(
-    study: Study, trials: int | None, limit: float | None, workers: int, near: int, device: str | None
+    study: Study, trials: int | None, limit: float | None, workers: int, near: int, device: str | None, lease: float
 ) -> Orders:
     deadline = None if limit is None else time.time() + limit
     return Orders(
         trials=trials, deadline=deadline, grace=max(10.0, 0.1 * (limit or 0.0)), workers=workers, near=near, device=device,
-        started=len(study.optuna.get_trials(deepcopy=False)),
+        started=len(study.optuna.get_trials(deepcopy=False)), lease=lease,
     )  # fmt: skip
 
 
-def _emit_start(emit: OnEvent, study: Study, orders: Orders, plan: _Plan, returned: Sequence[int]) -> None:
+def _emit_start(
+    emit: OnEvent,
+    study: Study,
+    orders: Orders,
+    space: SearchSpace,
+    data: Data,
+    split: Split,
+    returned: Sequence[int],
+) -> None:
     front = study.front()
     emit(
         {
@@ -402,8 +505,8 @@ def _emit_start(emit: OnEvent, study: Study, orders: Orders, plan: _Plan, return
             "trials": orders.trials,
             "time": None if orders.deadline is None else orders.deadline - time.time(),
             "workers": orders.workers,
-            "space_size": plan.space.size,
-            "pictures": {"train": len(plan.split.train), "val": len(plan.split.val), "classes": len(plan.data.classes)},
+            "space_size": space.size,
+            "pictures": {"train": len(split.train), "val": len(split.val), "classes": len(data.classes)},
             "counts": study.counts(),
             "front": [trial.number for trial in front],
             "values": {str(trial.number): dict(trial.values) for trial in front},
@@ -423,14 +526,6 @@ def _end_event(study: Study, reason: str) -> Event:
         "hypervolume": study.hypervolume(),
         "disk": study.disk(),
     }
-
-
-def _search_here(study: Study, plan: _Plan, orders: Orders, sampler: Any, evaluator: Any, emit: OnEvent) -> str:
-    """Be the only worker."""
-    stop = Stop()
-    made = evaluator_for(study, plan.data, plan.split, orders, evaluator)
-    with stop.on_signals():
-        return Worker(study, made, orders, emit, stop, sampler).run()
 
 
 # --- several workers ---------------------------------------------------------------------------------
@@ -453,7 +548,7 @@ class _Crew:
         storage: Any,
         space: SearchSpace,
         emit: OnEvent,
-        module: str = "archtuna.worker",
+        module: str = "archtuna.serving",
         told: Mapping[str, Any] | None = None,
     ) -> None:
         self.module, self.told = module, dict(told or {})
@@ -485,7 +580,7 @@ class _Crew:
                     self._watch()
             finally:
                 self._kill()
-        take_back(self.study)
+        take_back(self.study.optuna)
         if self.problem:
             message, _, hint = self.problem.partition("\nhint: ")
             raise StudyError(message, hint=hint or None)
@@ -523,7 +618,7 @@ class _Crew:
         sampler = self.sampler
         if sampler is not None and not isinstance(sampler, str):
             sampler = {"pickle": base64.b64encode(pickle.dumps(sampler)).decode()}
-        orders = {**asdict(self.orders), "index": index}
+        orders = {**asdict(self.orders), "index": self.orders.index + index}
         message = {
             "run": str(self.study.folder.resolve()),
             "orders": orders,
@@ -591,7 +686,7 @@ class _Crew:
         )
         if self.stop.requested or self.problem:
             return
-        take_back(self.study)
+        take_back(self.study.optuna)
         self.deaths += 1
         if self.deaths > 2 * self.orders.workers:
             words = last[-1] if last else f"exit code {code}"

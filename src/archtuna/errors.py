@@ -7,6 +7,7 @@
     ├── CheckpointError     (ValueError)    a file that is no checkpoint, or is one of another architecture
     ├── ExportError         (RuntimeError)  an export that failed or differs from its model
     ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
+    │   └── StorageAway                     its storage stayed away for as long as it was waited for
     ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
     ├── UnknownNameError    (KeyError)      a block or metric that is not registered (in ``registry``)
     ├── BlockImportError    (ImportError)   a module that was to be imported for its blocks and cannot be
@@ -109,6 +110,10 @@ class ExportError(ArchtunaError, RuntimeError):
 
 class StudyError(ArchtunaError, RuntimeError):
     """A study that is missing, unreachable, or was made with something else."""
+
+
+class StorageAway(StudyError):
+    """A study's storage that stayed away for as long as it was waited for."""
 
 
 class TrialError(ArchtunaError, RuntimeError):

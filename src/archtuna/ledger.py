@@ -59,12 +59,18 @@ def result_of(trial: FrozenTrial) -> Mapping[str, Any]:
     }
 
 
+def take_of(trial: FrozenTrial) -> int:
+    """Return how many times a trial was taken by a worker, which names what its last worker wrote; see ``leases``."""
+    return int((trial.user_attrs.get(Attr.WORKER) or {}).get("take", 1))
+
+
 def recorded(progress: Progress) -> dict[str, Any]:
     """Return what a trial keeps of where its evaluation ended; ``result_of`` reads it."""
     return {
         "metrics": dict(progress.best),
         "epochs": {"trained": progress.epoch, "kept": progress.kept},
         "seconds": progress.seconds,
+        **({"parts": progress.parts} if progress.parts > 1 else {}),
     }
 
 
@@ -123,6 +129,7 @@ class Ledger:
         seconds: wall times of the complete trials, ascending.
         numbers: of the complete trials within the limits, in the order in which they were seen.
         front: the best of those.
+        places: the trials that failed with an error in somebody's code, by the place of the error.
     """
 
     def __init__(self, study: optuna.Study, objectives: Sequence[Objective]) -> None:
@@ -134,6 +141,7 @@ class Ledger:
         self.seconds: list[float] = []
         self.numbers: list[int] = []
         self.front = Front(len(self.objectives))
+        self.places: dict[str, list[int]] = {}
         self._points = np.zeros((0, len(self.objectives)))
         self._holders: dict[str, list[int]] = {}
         self._open: dict[int, tuple[str, str | None]] = {}
@@ -197,6 +205,8 @@ class Ledger:
             self._open[number] = state, evaluation
         elif state in NOT_WANTED:
             insort(self.unwanted, number)
+        elif place := trial.user_attrs.get(Attr.PLACE):
+            self.places.setdefault(place, []).append(number)
 
     def _claim(self, evaluation: str | None, number: int) -> None:
         if evaluation is not None:

@@ -14,7 +14,6 @@ with their constraints, from which samplers learn; further ones are dropped in m
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import random
@@ -26,7 +25,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, _get_single_value
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from archtuna.architecture import Architecture, Scalar
@@ -36,6 +34,7 @@ from archtuna.coding import Coding, coding_of
 from archtuna.draft import Draft
 from archtuna.errors import ShapeError, StudyError
 from archtuna.known_costs import Pick, Point
+from archtuna.leases import SECONDS, Lease, held_by
 from archtuna.ledger import Ledger
 from archtuna.objective import Limit, Objective
 from archtuna.space import Candidate, SearchSpace
@@ -70,46 +69,6 @@ class GaveWay(Exception):
 
 class Refused(Exception):
     """A network that was asked for by name cannot be tried; ``str`` says why."""
-
-
-# --- writing to the study ----------------------------------------------------------------------------
-
-
-def pop_waiting(study: optuna.Study, waiting: Sequence[FrozenTrial], worker: Mapping[str, Any]) -> FrozenTrial | None:
-    """Take up the first waiting trial that no other worker takes, and return it as it was read.
-
-    Args:
-        study: Optuna's.
-        waiting: trials that waited when they were read.
-        worker: who takes it; named on the trial.
-    """
-    storage = study._storage
-    for trial in waiting:
-        try:
-            # Named before it is taken, so that no moment without an owner follows, and after, in case another worker
-            # wanted it too and named it in between.
-            storage.set_trial_user_attr(trial._trial_id, Attr.WORKER, dict(worker))
-            if storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                storage.set_trial_user_attr(trial._trial_id, Attr.WORKER, dict(worker))
-                return trial
-        except UpdateFinishedTrialError:
-            continue
-    return None
-
-
-def set_constraint(study: optuna.Study, trial: FrozenTrial, name: str, violation: float) -> None:
-    """Write a constraint on a trial that exists, under the name that Optuna gives it; one that is there stays."""
-    if name not in trial.constraints:
-        study._storage.set_trial_system_attr(trial._trial_id, f"constraints:{name}", violation)
-
-
-def tell(study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None = None) -> None:
-    """End a trial as ``Study.tell`` does, without another read of it; one that has ended stays as it is."""
-    try:
-        study.sampler.after_trial(study, trial, state, values)
-    finally:
-        with contextlib.suppress(UpdateFinishedTrialError):
-            study._storage.set_trial_state_values(trial._trial_id, state, values)
 
 
 # --- proposing ------------------------------------------------------------------------------------
@@ -197,6 +156,7 @@ class Proposer:
         space: where decisions come from.
         cost: what a network costs before training; raises ShapeError for one that does not build.
         worker: who proposes; named on each trial from its first moment.
+        lease: how long its hold on a trial lasts without being renewed, in seconds.
         limits: what must not be broken.
         seed: of the draws that are not the sampler's.
         on_refused: told of each refusal that is written down: number, key, reason, costs.
@@ -206,6 +166,7 @@ class Proposer:
     space: SearchSpace
     cost: Cost
     worker: Mapping[str, Any]
+    lease: float = SECONDS
     limits: Sequence[Limit] = ()
     seed: int | None = None
     on_refused: RefusedCallback = lambda number, key, reason, costs: None
@@ -233,10 +194,10 @@ class Proposer:
         draft = Draft(self.study, self.ledger.trials)
         draw, verdict = self._find(draft)
         assert draw.candidate is not None, "a draw without a network is refused"
-        trial_id = self._create(TrialState.RUNNING, draw, verdict, {Attr.WORKER: dict(self.worker)}, draft.notes)
+        trial_id = self._create(TrialState.RUNNING, draw, verdict, held_by(self.worker, self.lease), draft.notes)
         return Proposal(trial_id, draw.candidate, verdict.costs, draw.evaluation)
 
-    def take_up(self, trial: FrozenTrial) -> Proposal:
+    def take_up(self, lease: Lease) -> Proposal:
         """Give a trial that waited its network: the one that it was handed back with, or one that fits its parameters.
 
         Raises:
@@ -244,14 +205,16 @@ class Proposer:
             GaveWay: another trial has the same network.
             Refused: it was queued with a network that breaks a limit.
             StudyError: the limits refuse everything.
+            LeaseLost: it is with another worker by now.
         """
+        trial = lease.trial
         if Attr.EVALUATION in trial.user_attrs:
             return self._take_up_again(trial)
         draft = Draft(self.study, self.ledger.trials, trial)
         fixed = {**trial.params, **trial.system_attrs.get("fixed_params", {})}
         draw, verdict = self._find_queued(draft, fixed) if fixed else self._find(draft)
         assert draw.candidate is not None, "a draw without a network is refused"
-        self._write(trial, draw, verdict, draft.notes)
+        self._write(lease, draw, verdict, draft.notes)
         return Proposal(trial._trial_id, draw.candidate, verdict.costs, draw.evaluation)
 
     def _take_up_again(self, trial: FrozenTrial) -> Proposal:
@@ -448,23 +411,20 @@ class Proposer:
         )
         return self.study._storage.create_new_trial(self.study._study_id, template_trial=trial)
 
-    def _write(self, trial: FrozenTrial, draw: Draw, verdict: Verdict, notes: Mapping[str, Any]) -> None:
-        """Write a draw to a trial that exists, the claim on its network last; give way where another trial has it.
+    def _write(self, lease: Lease, draw: Draw, verdict: Verdict, notes: Mapping[str, Any]) -> None:
+        """Write a draw to a trial that exists; give way where another trial has its network.
 
         Such a claim is late for its number. Of two workers that claim at once both may give way, never both go on: the
         later claim sees the earlier one.
         """
-        storage, trial_id = self.study._storage, trial._trial_id
-        for name, value in draw.parameters.items():
-            if name not in trial.params:
-                distribution = self.codings[name].distribution
-                storage.set_trial_param(trial_id, name, distribution.to_internal_repr(value), distribution)
-        for key, note in notes.items():
-            storage.set_trial_system_attr(trial_id, key, note)
-        for name, violation in verdict.constraints.items():
-            set_constraint(self.study, trial, name, violation)
-        for key, content in attributes_of(draw, verdict.costs).items():
-            storage.set_trial_user_attr(trial_id, key, content)
+        trial = lease.trial
+        open_ones = {name: value for name, value in draw.parameters.items() if name not in trial.params}
+        lease.write(
+            attributes_of(draw, verdict.costs),
+            constraints=verdict.constraints,
+            params={name: (value, self.codings[name].distribution) for name, value in open_ones.items()},
+            notes=notes,
+        )
         self.ledger.refresh()
         twin = self.ledger.other_than(trial.number, draw.evaluation)
         if twin is not None:

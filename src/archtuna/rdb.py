@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -23,7 +23,7 @@ from optuna.distributions import (
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import func, insert, or_, select
 from sqlalchemy.orm import Session
 
@@ -71,7 +71,7 @@ class WholeTrials(RDBStorage):
             return super()._get_prepared_new_trial(study_id, template_trial, session)
         self._check_distributions(study_id, template_trial, session)
         count = select(func.count()).select_from(TRIALS).where(TRIALS.c.study_id == study_id)
-        trial = models.TrialModel(
+        trial: Any = models.TrialModel(
             study_id=study_id,
             number=session.execute(count).scalar_one(),
             state=template_trial.state,
@@ -81,8 +81,7 @@ class WholeTrials(RDBStorage):
         session.add(trial)
         session.flush()
         for table, rows in _rows_of(template_trial).items():
-            if rows:
-                session.execute(insert(table), [{"trial_id": trial.trial_id, **row} for row in rows])
+            _insert(session, table, trial.trial_id, rows)
         return trial
 
     def _check_distributions(self, study_id: int, trial: FrozenTrial, session: Session) -> None:
@@ -105,14 +104,64 @@ class WholeTrials(RDBStorage):
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         if values is None:
             return super().set_trial_state_values(trial_id, state)
+
+        def updatable(before: TrialState, attrs: Mapping[str, Any]) -> bool:
+            self.check_trial_is_updatable(trial_id, before)
+            return True
+
+        return self.change_trial(trial_id, updatable, state=state, values=values)
+
+    def change_trial(
+        self,
+        trial_id: int,
+        expected: Callable[[TrialState, Mapping[str, Any]], bool],
+        *,
+        looks_at: Sequence[str] = (),
+        user_attrs: Mapping[str, Any] = {},
+        system_attrs: Mapping[str, Any] = {},
+        params: Mapping[str, tuple[Any, BaseDistribution]] = {},
+        state: TrialState | None = None,
+        values: Sequence[float] | None = None,
+    ) -> bool:
+        """Write to a trial, all at once, if it is as expected at that moment; return whether it was.
+
+        Args:
+            trial_id: of the trial, whose row is locked meanwhile.
+            expected: told the trial's state and those of its user attributes that it looks at, by key.
+            looks_at: keys of these.
+            user_attrs, system_attrs: to be written.
+            params: value and distribution of each parameter to be written; it must have none of these names.
+            state: to be given to the trial, or None to keep it.
+            values: of the objectives.
+        """
         with _create_scoped_session(self.scoped_session) as session:
             trial: Any = models.TrialModel.find_or_raise_by_id(trial_id, session, for_update=True)
-            self.check_trial_is_updatable(trial_id, trial.state)
-            session.execute(VALUES.delete().where(VALUES.c.trial_id == trial_id))
-            session.execute(insert(VALUES), [{"trial_id": trial_id, **row} for row in _value_rows(values)])
-            trial.state = state
-            if state.is_finished():
-                trial.datetime_complete = datetime.now()
+            asked = (USER_ATTRS.c.trial_id == trial_id) & USER_ATTRS.c.key.in_(list(looks_at))
+            rows = session.execute(select(USER_ATTRS.c.key, USER_ATTRS.c.value_json).where(asked)) if looks_at else ()
+            if not expected(trial.state, {key: json.loads(text) for key, text in rows}):
+                return False
+            for table, attrs in ((USER_ATTRS, user_attrs), (SYSTEM_ATTRS, system_attrs)):
+                if attrs:
+                    there = (table.c.trial_id == trial_id) & table.c.key.in_(list(attrs))
+                    session.execute(table.delete().where(there))
+                    _insert(session, table, trial_id, _attribute_rows(attrs))
+            if params:
+                born = create_trial(
+                    state=TrialState.RUNNING,
+                    params={name: value for name, (value, _) in params.items()},
+                    distributions={name: distribution for name, (_, distribution) in params.items()},
+                )
+                self._check_distributions(trial.study_id, born, session)
+                _insert(session, PARAMS, trial_id, _parameter_rows(born))
+            if values is not None:
+                session.execute(VALUES.delete().where(VALUES.c.trial_id == trial_id))
+                _insert(session, VALUES, trial_id, _value_rows(values))
+            if state is not None:
+                trial.state = state
+                if state == TrialState.RUNNING:
+                    trial.datetime_start = datetime.now()
+                if state.is_finished():
+                    trial.datetime_complete = datetime.now()
         return True
 
     # reading
@@ -166,9 +215,31 @@ class WholeTrials(RDBStorage):
 # --- rows and trials ---------------------------------------------------------------------------------
 
 
+def _insert(session: Session, table: Any, trial_id: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert rows that belong to a trial, in one statement."""
+    named = [{"trial_id": trial_id, **row} for row in rows]
+    if named:
+        session.execute(insert(table), named)
+
+
 def _rows_of(trial: FrozenTrial) -> dict[Any, list[dict[str, Any]]]:
     """Return what belongs to a trial as rows of each table."""
-    params = [
+    stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+    steps = [
+        dict(zip(("step", "intermediate_value", "intermediate_value_type"), (step, *stored(value)), strict=True))
+        for step, value in trial.intermediate_values.items()
+    ]
+    return {
+        PARAMS: _parameter_rows(trial),
+        VALUES: _value_rows(trial.values or ()),
+        USER_ATTRS: _attribute_rows(trial.user_attrs),
+        SYSTEM_ATTRS: _attribute_rows(trial.system_attrs),
+        STEPS: steps,
+    }
+
+
+def _parameter_rows(trial: FrozenTrial) -> list[dict[str, Any]]:
+    return [
         {
             "param_name": name,
             "param_value": d.to_internal_repr(trial.params[name]),
@@ -176,18 +247,6 @@ def _rows_of(trial: FrozenTrial) -> dict[Any, list[dict[str, Any]]]:
         }
         for name, d in trial.distributions.items()
     ]
-    stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-    steps = [
-        dict(zip(("step", "intermediate_value", "intermediate_value_type"), (step, *stored(value)), strict=True))
-        for step, value in trial.intermediate_values.items()
-    ]
-    return {
-        PARAMS: params,
-        VALUES: _value_rows(trial.values or ()),
-        USER_ATTRS: _attribute_rows(trial.user_attrs),
-        SYSTEM_ATTRS: _attribute_rows(trial.system_attrs),
-        STEPS: steps,
-    }
 
 
 def _attribute_rows(attrs: Mapping[str, Any]) -> list[dict[str, Any]]:

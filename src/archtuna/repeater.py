@@ -1,7 +1,7 @@
 """One worker of the repeats: the networks of the front, trained again with other seeds until all of it have their runs.
 
 Killed at any moment, it loses the run that it was in, which the next start takes up again. ``python -m archtuna.repeater`` is
-one of several, told what to do as ``archtuna.worker`` is.
+one of several, told what to do as ``archtuna.serving`` says.
 """
 
 from __future__ import annotations
@@ -15,28 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
+from archtuna.interrupts import Interrupted, Stop
+from archtuna.leases import DEATHS, SECONDS, Lease, LeaseLost, Pulse, is_dead, this_worker
 from archtuna.ledger import recorded
 from archtuna.objective import Objective, nondominated, oriented, values_of
+from archtuna.orders import Orders
 from archtuna.recipe import Recipe
 from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
+from archtuna.serving import opened, serve
 from archtuna.space import Candidate
 from archtuna.storage import Attr, storage_errors_named, with_retries
 from archtuna.study import Study, Trial
-from archtuna.worker import (
-    DEATHS,
-    Event,
-    Interrupted,
-    OnEvent,
-    Orders,
-    Stop,
-    epochs_of,
-    evaluator_for,
-    is_dead,
-    opened,
-    serve,
-    this_worker,
-    told_of,
-)
+from archtuna.worker import Event, OnEvent, epochs_of, evaluator_for, told_of
 
 if TYPE_CHECKING:
     from archtuna.data import Data
@@ -110,7 +100,11 @@ def runs_to_do(trials: Sequence[Trial], seeds: int) -> list[tuple[Trial, int]]:
 class _Task:
     trial: Trial
     wanted: Wanted
-    claim: int
+    lease: Lease
+
+    @property
+    def claim(self) -> int:
+        return self.lease.number
 
 
 @dataclass
@@ -123,6 +117,7 @@ class Repeater:
         again: what to do.
         emit: told of each event.
         stop: whether a stop was asked for.
+        lease: seconds after which the run of a worker that gives no sign of life is taken from it.
     """
 
     study: Study
@@ -130,6 +125,7 @@ class Repeater:
     again: Again
     emit: OnEvent
     stop: Stop
+    lease: float = SECONDS
     _front: list[int] = field(default_factory=list, init=False)
 
     def run(self) -> str:
@@ -142,11 +138,13 @@ class Repeater:
         with storage_errors_named():
             self.repeats = with_retries(partial(Repeats, self.study.optuna), what="open the repeats")
             self._front = [trial.number for trial in self.study.front()]
-            while not self.stop.requested:
-                task = with_retries(self._take, what="begin a repeat")
-                if task is None:
-                    return "repeats"
-                self._repeat(task)
+            with Pulse(self.repeats.beside, self.lease, self.repeats.bury) as self.pulse:
+                while not self.stop.requested:
+                    task = with_retries(self._take, what="begin a repeat")
+                    if task is None:
+                        return "repeats"
+                    with self.pulse.holding(task.lease):
+                        self._repeat(task)
         return "interrupted"
 
     def _take(self) -> _Task | None:
@@ -155,9 +153,9 @@ class Repeater:
             self.repeats.clear(is_dead, self.me)
             free = self._free()
             for trial, wanted in free:
-                claim = self.repeats.claim(wanted, self.me)
-                if claim is not None:
-                    return _Task(trial, wanted, claim)
+                lease = self.repeats.claim(wanted, self.me, self.lease)
+                if lease is not None:
+                    return _Task(trial, wanted, lease)
             if not free:
                 return None
 
@@ -181,6 +179,8 @@ class Repeater:
         except Interrupted:
             self._release(task)
             self.emit({"event": "handed-back", "number": task.trial.number, "seed": task.wanted.seed})
+        except LeaseLost:
+            self.emit({"event": "lost", "number": task.trial.number, "seed": task.wanted.seed})
         except (TrialError, ShapeError) as error:
             self._fail(task, f"{getattr(error, 'reason', 'shape')}: {error.message}")
         except ArchtunaError:
@@ -211,6 +211,8 @@ class Repeater:
         self.emit({"event": "repeat", **named, "costs": dict(trial.costs), "epochs": recipe.epochs})
         for progress in epochs_of(self.evaluator, candidate, self.stop):
             self.emit({"event": "epoch", **named, **told_of(progress)})
+            if self.pulse.lost.is_set():
+                raise LeaseLost
         return progress
 
     def _record(self, task: _Task, progress: Progress) -> None:
@@ -286,7 +288,7 @@ def train_again(
     if orders.workers == 1:
         stop, made = Stop(), evaluator_for(study, data, study.split(data), orders, evaluator)
         with stop.on_signals():
-            reason = Repeater(study, made, again, emit, stop).run()
+            reason = Repeater(study, made, again, emit, stop, orders.lease).run()
     else:
         reason = crew({"again": asdict(again), "data": data.source})
     study.sweep(orders.near)
@@ -311,8 +313,8 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
 
 
 def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
-    with opened(message) as (study, evaluator, _):
-        return Repeater(study, evaluator, Again(**message["again"]), emit, stop).run()
+    with opened(message) as (study, evaluator, orders):
+        return Repeater(study, evaluator, Again(**message["again"]), emit, stop, orders.lease).run()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
+from archtuna.leases import Lease, held_by
 from archtuna.ledger import result_of
 from archtuna.storage import Attr
 
@@ -175,23 +176,36 @@ class Repeats:
     def __init__(self, study: optuna.Study) -> None:
         self.study, self.storage = study, study._storage
         name, directions = study.study_name + SUFFIX, study.directions
-        beside = optuna.create_study(storage=self.storage, study_name=name, directions=directions, load_if_exists=True)
-        self.id = beside._study_id
+        self.beside = optuna.create_study(
+            storage=self.storage, study_name=name, directions=directions, load_if_exists=True
+        )
+        self.id = self.beside._study_id
 
     def runs(self) -> list[Run]:
         """Return every claim, by number."""
         return read_runs(self.storage, self.study.study_name)
 
-    def claim(self, wanted: Wanted, worker: Mapping[str, Any]) -> int | None:
-        """Return the number of a claim that holds a run, or None where somebody else holds it."""
-        born = {RUN: vars(wanted), Attr.WORKER: dict(worker)}
+    def claim(self, wanted: Wanted, worker: Mapping[str, Any], seconds: float) -> Lease | None:
+        """Return a claim that holds a run, or None where somebody else holds it.
+
+        Args:
+            wanted: the run.
+            worker: who is to train it.
+            seconds: how long the worker may give no sign of life.
+        """
+        born = {RUN: vars(wanted), **held_by(worker, seconds)}
         template = create_trial(state=TrialState.RUNNING, user_attrs=born)
-        number = self.storage.get_trial(self.storage.create_new_trial(self.id, template_trial=template)).number
+        trial = self.storage.get_trial(self.storage.create_new_trial(self.id, template_trial=template))
         held = holder(run for run in self.runs() if run.wanted == wanted)
-        if held is not None and held.claim == number:
-            return number
-        self.end(number)
+        if held is not None and held.claim == trial.number:
+            return Lease(self.beside, trial, born[Attr.WORKER], seconds)
+        self.end(trial.number)
         return None
+
+    def bury(self, storage: BaseStorage, trial: FrozenTrial) -> str:
+        """End the claim of a worker that gave no sign of life, as a trial of this study, and say what became of it."""
+        self.end(trial.number, died=True)
+        return "over"
 
     def clear(self, is_gone: Callable[[Mapping[str, Any] | None], bool], worker: Mapping[str, Any]) -> list[Run]:
         """End the claims of the dead, and those of this worker, which works on none; return those of the dead."""
@@ -200,7 +214,9 @@ class Repeats:
         for run in dead:
             self.end(run.claim, died=True)
         for run in running:
-            if run.worker == worker:  # Made in a moment in which the storage went away.
+            if (
+                run.worker is not None and worker.items() <= run.worker.items()
+            ):  # Made in a moment in which the storage went away.
                 self.end(run.claim)
         return dead
 

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING
 
 import numpy as np
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers._ga import BaseGASampler
 from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.evaluate import Progress
 from archtuna.known_costs import Curve
+from archtuna.leases import Lease
 from archtuna.ledger import recorded
 from archtuna.objective import Objective
-from archtuna.proposer import set_constraint, tell
 from archtuna.schedule import Decision, Peers, Report
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
-
-if TYPE_CHECKING:
-    import optuna
 
 
 class Stopped(Exception):
@@ -119,7 +113,7 @@ def curve_of(objectives: Sequence[Objective], trial: FrozenTrial) -> Curve:
     ]
 
 
-def record_stopped(study: optuna.Study, trial: FrozenTrial, stopped: Stopped, values: Sequence[float]) -> None:
+def record_stopped(lease: Lease, stopped: Stopped, values: Sequence[float]) -> None:
     """End a trial that was stopped, in the way that samplers learn from and are not misled by.
 
     A pruned trial without a constraint would count among the good ones of TPE while few are complete; with one it is
@@ -127,22 +121,20 @@ def record_stopped(study: optuna.Study, trial: FrozenTrial, stopped: Stopped, va
     complete, with the values that it came to, and breaks the same constraint.
 
     Args:
+        lease: on the trial.
+        stopped: why, and what it came to.
         values: of the objectives, at the epoch that was kept.
+
+    Raises:
+        LeaseLost: the trial is with another worker by now.
     """
     progress, decision = stopped.progress, stopped.decision
-    with contextlib.suppress(UpdateFinishedTrialError):  # An attempt before this one arrived after all.
-        for key, value in (
-            (Attr.RESULT, recorded(progress)),
-            (Attr.OUTCOME, "stopped"),
-            (Attr.REASON, decision.reason),
-        ):
-            study._storage.set_trial_user_attr(trial._trial_id, key, value)
-        violation = violation_of(progress.epoch, progress.epochs, decision.quantile)
-        set_constraint(study, trial, STOPPED_CONSTRAINT, violation)
-        if isinstance(study.sampler, BaseGASampler):
-            tell(study, trial, TrialState.COMPLETE, list(values))
-        else:
-            tell(study, trial, TrialState.PRUNED)
+    attrs = {Attr.RESULT: recorded(progress), Attr.OUTCOME: "stopped", Attr.REASON: decision.reason}
+    constraints = {STOPPED_CONSTRAINT: violation_of(progress.epoch, progress.epochs, decision.quantile)}
+    if isinstance(lease.study.sampler, BaseGASampler):
+        lease.end(TrialState.COMPLETE, values, attrs, constraints=constraints)
+    else:
+        lease.end(TrialState.PRUNED, None, attrs, constraints=constraints)
 
 
 def violation_of(epoch: int, epochs: int, quantile: float) -> float:

@@ -119,10 +119,19 @@ def _via(spec: Spec) -> tuple[int, int] | None:
 
 def register(study: Study, evaluator: Evaluator) -> None:
     """Note with a study who evaluates its networks and where its run is, for other studies to know."""
-    noted = study.optuna.user_attrs
-    for key, value in ((Attr.EVALUATORS, name_of(evaluator)), (Attr.FOLDERS, str(study.folder.resolve()))):
-        if value not in noted.get(key, []):
-            study.optuna.set_user_attr(key, [*noted.get(key, []), value])
+    _note(study, Attr.EVALUATORS, name_of(evaluator))
+    register_folder(study)
+
+
+def register_folder(study: Study) -> None:
+    """Note with a study where its run is, for other studies and workers of other machines to know."""
+    _note(study, Attr.FOLDERS, str(study.folder.resolve()))
+
+
+def _note(study: Study, key: str, value: str | None) -> None:
+    noted = study.optuna.user_attrs.get(key, [])
+    if value not in noted:
+        study.optuna.set_user_attr(key, [*noted, value])
 
 
 def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:

@@ -10,6 +10,7 @@ Passwords appear nowhere: errors, logs and records show ``redact(url)``.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import random
 import re
@@ -20,11 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from archtuna.errors import MissingExtraError, StudyError
+from archtuna.errors import MissingExtraError, StorageAway, StudyError
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy.engine import URL, Engine
+
+log = logging.getLogger("archtuna")
 
 ENVIRONMENT = "ARCHTUNA_STORAGE"
 """The environment variable that holds the default storage URL; workers get theirs through it, never as an argument."""
@@ -34,7 +37,18 @@ DATABASE = "study.db"
 
 BUSY_SECONDS = 60
 CONNECT_SECONDS = 10
+NOTICES_A_DEAD_LINE = {
+    "keepalives_idle": 20,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""Of libpq: a server that vanished without a word is given up after half a minute, not after a quarter of an hour."""
+
 MASK = "***"
+
+PATIENCE, HURRY, TOLD = 600.0, 10.0, 5.0
+"""Seconds for which a storage that is away is waited for; the same when somebody wants an end; until somebody is told."""
 
 Result = TypeVar("Result")
 
@@ -59,10 +73,13 @@ class Attr:
     OUTCOME = "archtuna:outcome"
     REASON = "archtuna:reason"
     TRACEBACK = "archtuna:traceback"
+    PLACE = "archtuna:place"
     DUPLICATE_OF = "archtuna:duplicate_of"
     WORKER = "archtuna:worker"
+    LEASE = "archtuna:lease"
     DEATHS = "archtuna:deaths"
     REUSED = "archtuna:reused"
+    ORDERS = "archtuna:orders"
     EVALUATORS = "archtuna:evaluators"
     FOLDERS = "archtuna:folders"
 
@@ -166,7 +183,7 @@ def _open_server(url: str) -> BaseStorage:
             raise MissingExtraError(f"the PostgreSQL driver {driver}", "postgresql")
         parsed = parsed.set(drivername=f"postgresql+{driver}")
         if driver in ("psycopg", "psycopg2"):
-            arguments = {"application_name": "archtuna", "connect_timeout": CONNECT_SECONDS}
+            arguments = {"application_name": "archtuna", "connect_timeout": CONNECT_SECONDS, **NOTICES_A_DEAD_LINE}
             arguments = {k: v for k, v in arguments.items() if k not in parsed.query}
     options = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2, "connect_args": arguments}
     for attempt in range(5):
@@ -193,6 +210,19 @@ def _rdb(url: URL, options: dict[str, Any]) -> BaseStorage:
 def engine_of(storage: BaseStorage) -> Any:
     """Return the SQLAlchemy engine behind a storage, or None where there is none."""
     return getattr(getattr(storage, "_backend", storage), "engine", None)
+
+
+def clock_of(storage: BaseStorage) -> float:
+    """Return the seconds since the epoch by the clock that all workers of a storage share: its server's, else this one's."""
+    from sqlalchemy import text
+
+    engine = engine_of(storage)
+    asked = {"postgresql": "SELECT extract(epoch FROM clock_timestamp())", "mysql": "SELECT unix_timestamp(now(6))"}
+    query = asked.get(engine.dialect.name) if engine is not None else None
+    if query is None:
+        return time.time()
+    with engine.connect() as connection:
+        return float(connection.execute(text(query)).scalar_one())
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -254,7 +284,13 @@ def _hint(url: str) -> str:
 
 
 def with_retries(
-    action: Callable[[], Result], *, what: str, seconds: float = 60.0, url: str | None = None, sleep: Any = time.sleep
+    action: Callable[[], Result],
+    *,
+    what: str,
+    seconds: float = PATIENCE,
+    hurry: Callable[[], bool] = lambda: False,
+    url: str | None = None,
+    sleep: Any = time.sleep,
 ) -> Result:
     """Run an action on the storage again, ever more slowly, for as long as the storage is away.
 
@@ -262,22 +298,28 @@ def with_retries(
         action: what is done; it must be right to do it twice.
         what: the action in words, for the error: ``record trial 7``.
         seconds: how long to try.
+        hurry: whether somebody wants this to end, so that ``HURRY`` seconds must do.
         url: the storage, so that its password is kept out of the error.
 
     Raises:
-        StudyError: the storage stayed away.
+        StorageAway: it stayed away.
     """
-    deadline, pause, problem = time.monotonic() + seconds, 0.25, ""
+    begun, pause, problem, told = time.monotonic(), 0.25, "", False
     while True:
         try:
             return action()
         except storage_errors() as error:
             problem = explain(error, url)
-        if time.monotonic() + pause > deadline:
+        waited = time.monotonic() - begun
+        seconds = min(seconds, HURRY) if hurry() else seconds
+        if waited + pause > seconds:
             break
+        if waited > TOLD and not told:
+            told = True
+            log.warning("the study's storage is away (%s): trying for %.0f s to %s", problem, seconds, what)
         sleep(pause * random.uniform(0.5, 1.0))
         pause = min(2 * pause, 8.0)
-    raise StudyError(f"the study's storage is away ({problem}): could not {what} in {seconds:g} s", hint="start again")
+    raise StorageAway(f"the study's storage is away ({problem}): could not {what} in {seconds:g} s", hint="start again")
 
 
 @contextmanager

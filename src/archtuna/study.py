@@ -9,12 +9,13 @@ data, by other training or in another space do not belong on one front.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import statistics
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,16 +25,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archtuna.architecture import Architecture
-from archtuna.errors import StudyError
-from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of
+from archtuna.artifacts import Artifacts
+from archtuna.errors import StudyError, nearest
+from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
 from archtuna.repeats import Run, conditions_of, read_runs, results, samples
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
 from archtuna.selection import Bound, Option, pick
-from archtuna.spec import Spec, check_versions, space_of
+from archtuna.spec import Spec, check_versions, space_of, versions
 from archtuna.storage import (
     Attr,
     close_storage,
+    default_url,
     open_storage,
     redact,
     storage_errors_named,
@@ -135,6 +138,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Garbage:
+    """A file that nothing needs any more.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+        why: why it is not needed, for people.
+    """
+
+    path: Path
+    bytes: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Picked:
     """A network that was chosen from the front.
 
@@ -191,12 +209,14 @@ class Study:
         spec: what it was made with.
         objectives: in order.
         limits: bounds on costs.
+        artifacts: the files of its trials.
         ledger: what this process knows of its trials.
         storage_url: with its password masked, or None for the folder's own database.
     """
 
     def __init__(self, folder: Path, study: optuna.Study, spec: Spec, storage: str | BaseStorage | None) -> None:
         self.folder, self.optuna, self.spec = folder, study, spec
+        self.artifacts = Artifacts(folder)
         self.name = study.study_name
         self.objectives = objectives_of(spec.objectives)
         self.limits = tuple(limit_of(text) for text in spec.limits)
@@ -267,6 +287,45 @@ class Study:
         write_record(folder, name, url, local=storage is None, text=present.space["text"])
         return cls(folder, found, present, storage)
 
+    @classmethod
+    def join(cls, storage: str, name: str, run: str | Path | None = None) -> Study:
+        """Open a study by its name, from a machine that need not have its folder yet.
+
+        Args:
+            storage: URL.
+            name: of the study.
+            run: folder for the files of its trials; by default the study's own, where this machine shares it.
+
+        Raises:
+            StudyError: there is none of that name, its folder is not here, or the storage cannot be reached.
+        """
+        found, spec = _find(storage, name)
+        folder = Path(run).expanduser() if run is not None else _shared_folder(found)
+        check_record(read_record(folder), folder, name, storage, own=False)
+        for warning in check_versions(spec.versions, versions()):
+            log.warning(warning)
+        make_folder(folder)
+        write_record(folder, name, storage, local=False, text=spec.space["text"])
+        return cls(folder, found, spec, storage)
+
+    @classmethod
+    def named(cls, name: str, *, storage: str | None = None) -> Study:
+        """Open a study for reading by its name, wherever its folder is.
+
+        Args:
+            name: of the study.
+            storage: URL; by default the variable ``ARCHTUNA_STORAGE``.
+
+        Raises:
+            StudyError: there is none of that name, or the storage cannot be reached.
+        """
+        where = storage or default_url()
+        if where is None:
+            raise StudyError("no storage is named", hint="pass --storage, or set ARCHTUNA_STORAGE")
+        found, spec = _find(where, name)
+        folders = found.user_attrs.get(Attr.FOLDERS) or [name]
+        return cls(Path(folders[0]), found, spec, where)
+
     def close(self) -> None:
         """Give back the storage's connections."""
         close_storage(self.optuna._storage)
@@ -308,8 +367,10 @@ class Study:
     def trials(self) -> list[Trial]:
         """Return every trial, by number."""
         self.ledger.refresh()
-        kept = {int(path.stem): path for path in self.checkpoints()}
-        again = self._again()
+        for number in self._finished(self.artifacts.takes()):
+            if state_of(self.ledger.trials[number]) == "complete":
+                self.artifacts.settle(number, take_of(self.ledger.trials[number]))
+        kept, again = self.artifacts.kept(), self._again()
         return [self._trial(trial, kept.get(trial.number), again.get(trial.number, ())) for trial in self.ledger.trials]
 
     def candidate(self, number: int) -> Trial:
@@ -437,8 +498,11 @@ class Study:
         return points
 
     def _found(self, number: int, again: Sequence[Run] = ()) -> Trial:
+        trial = self.ledger.trials[number]
         path = self.checkpoint_path(number)
-        return self._trial(self.ledger.trials[number], path if path.exists() else None, again)
+        if not path.exists() and state_of(trial) == "complete":
+            return self._trial(trial, self.artifacts.settle(number, take_of(trial)), again)
+        return self._trial(trial, path if path.exists() else None, again)
 
     def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result, state = trial.user_attrs, result_of(trial), state_of(trial)
@@ -476,12 +540,11 @@ class Study:
 
     def checkpoint_path(self, number: int) -> Path:
         """Return where the weights of a trial are, if they are kept."""
-        return self.folder / "checkpoints" / f"{number}.safetensors"
+        return self.artifacts.weights(number)
 
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints that are there."""
-        folder = self.folder / "checkpoints"
-        return sorted(path for path in folder.glob("*.safetensors") if path.stem.isdigit()) if folder.is_dir() else []
+        return list(self.artifacts.kept().values())
 
     def deserves_checkpoint(self, number: int, values: Sequence[float], near: int = NEAR) -> bool:
         """Return whether a trial with these values would be kept, were it complete now."""
@@ -500,14 +563,55 @@ class Study:
             self.ledger.refresh()
         if read or self._repeated_front is None:
             self._repeated_front = {trial.number for trial in self._front()}
-        # A trial that began after the last read may have its weights already.
-        paths = {int(path.stem): path for path in self.checkpoints() if int(path.stem) < len(self.ledger.trials)}
-        open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}
-        in_question = set(paths) - open_ones - set(self.ledger.front.numbers) - self._repeated_front
+        self._settle()
+        finished = self._finished(self.artifacts.kept())
+        in_question = finished - set(self.ledger.front.numbers) - self._repeated_front
         gone = in_question and in_question - trials_to_keep(self.ledger.points, self.ledger.numbers, near)
-        for number in gone:
-            paths[number].unlink(missing_ok=True)  # Another worker may have been first.
+        self.artifacts.remove(gone)
         return sorted(gone)
+
+    def _settle(self) -> None:
+        """Finish what workers that died left half done: weights take their place, and points of ended trials go."""
+        for number in self._finished({**self.artifacts.takes(), **self.artifacts.points()}):
+            trial = self.ledger.trials[number]
+            if state_of(trial) == "complete":
+                self.artifacts.settle(number, take_of(trial))
+            self.artifacts.forget(number)
+
+    def _finished(self, numbers: Iterable[int]) -> set[int]:
+        """Return those of some trials that have ended; one that began after the last read has not."""
+        open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}
+        return {number for number in numbers if number < len(self.ledger.trials)} - open_ones
+
+    def garbage(self, near: int = NEAR, *, age: float = 3600.0) -> list[Garbage]:
+        """Return the files of the run that nothing needs any more.
+
+        Args:
+            near: how many trials behind the front keep their weights.
+            age: seconds after which a file that was never finished is nobody's.
+        """
+        self.ledger.refresh()
+        kept, takes, points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
+        wanted = trials_to_keep(self.ledger.points, self.ledger.numbers, near) | {t.number for t in self._front()}
+        ended, count = self._finished({**kept, **takes, **points}), len(self.ledger.trials)
+        found = []
+        for number, path in kept.items():
+            if number >= count:
+                found.append((path, "weights of a trial that the study does not have"))
+            elif number in ended - wanted:
+                found.append((path, f"weights of a trial that is not among the front and the {near} nearest behind it"))
+        for what, files, place in (
+            ("unfinished weights", takes, self.artifacts.staged),
+            ("a point to go on from", points, self.artifacts.point),
+        ):
+            for number, numbers in files.items():
+                for take in numbers:
+                    if number >= count or number in ended:
+                        found.append((place(number, take), f"{what} of a trial that has ended"))
+                    elif take < max(numbers):
+                        found.append((place(number, take), f"{what} of a worker that has lost the trial"))
+        found += [(path, "half a file of a writer that died") for path in self.artifacts.torn(age)]
+        return [Garbage(path, path.stat().st_size, why) for path, why in found if path.exists()]
 
     def disk(self, near: int = NEAR) -> dict[str, Any]:
         """Return how much the kept checkpoints take and by which rule they are kept."""
@@ -542,6 +646,35 @@ def _load(storage: BaseStorage, name: str) -> optuna.Study | None:
         return optuna.load_study(study_name=name, storage=storage)
     except KeyError:
         return None
+
+
+def _find(storage: str, name: str) -> tuple[optuna.Study, Spec]:
+    with _opened(storage, Path()) as opened:
+        found = _load(opened, name)
+        spec = None if found is None else _spec_of(found)
+        if found is None or spec is None:
+            raise StudyError(f"no study '{name}' in {redact(storage)}", hint=_known_studies(opened, name))
+    return found, spec
+
+
+def _known_studies(storage: BaseStorage, name: str) -> str:
+    names = [study.study_name for study in storage.get_all_studies() if Attr.SPEC in study.user_attrs]
+    return nearest(name, names) or (f"there are: {', '.join(names[:10])}" if names else "archtuna search makes one")
+
+
+def _shared_folder(study: optuna.Study) -> Path:
+    """Return the folder of a study, where this machine has it, too."""
+    folders = [Path(folder) for folder in study.user_attrs.get(Attr.FOLDERS, ())]
+    for folder in folders:
+        with contextlib.suppress(StudyError):
+            record = read_record(folder)
+            if record is not None and record["name"] == study.study_name:
+                return folder
+    places = f" ({', '.join(map(str, folders))})" if folders else ""
+    raise StudyError(
+        f"the folder of the study '{study.study_name}'{places} is not on this machine",
+        hint="name one with --out; weights then stay on this machine, unless the folder is shared",
+    )
 
 
 def _spec_of(study: optuna.Study) -> Spec | None:
