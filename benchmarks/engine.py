@@ -36,15 +36,17 @@ from optuna.trial import FrozenTrial, create_trial
 from archtuna.coding import coding_of
 from archtuna.costs import costs_of
 from archtuna.evaluate import FunctionEvaluator
+from archtuna.interrupts import Stop
 from archtuna.known_costs import flat
 from archtuna.objective import objectives_of
+from archtuna.orders import Orders
 from archtuna.proposer import Draw, attributes_of, evaluation_of
 from archtuna.sampler import OURS, make_sampler
 from archtuna.space import Candidate, SearchSpace
 from archtuna.spec import Spec, versions
 from archtuna.storage import Attr, close_storage
 from archtuna.study import Study
-from archtuna.worker import Orders, Stop, Worker
+from archtuna.worker import Worker
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
