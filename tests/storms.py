@@ -200,7 +200,8 @@ def count(study: Study) -> int:
 
 def outcome(crowd: Crowd, named: Study, done: Counter[str], seconds: float) -> Outcome:
     with Study.open(crowd.folder / "run", storage=crowd.url) as study:
-        trials = study.trials()
+        # A trial that was one too many gave way, which is no outcome.
+        trials = [trial for trial in study.trials() if trial.state != "duplicate"]
         broken = []
         for trial in trials:
             try:
@@ -216,7 +217,7 @@ def outcome(crowd: Crowd, named: Study, done: Counter[str], seconds: float) -> O
             completed=Counter(event["number"] for event in told if event["event"] == "complete"),
             events=Counter(event["event"] for event in told),
             broken=broken,
-            takes=max(trial.user_attrs[Attr.LEASE]["take"] for trial in study.ledger.trials),
+            takes=max(study.ledger.trials[trial.number].user_attrs[Attr.LEASE]["take"] for trial in trials),
             done=done,
             seconds=seconds,
         )

@@ -287,6 +287,20 @@ def test_queued_trials_beyond_the_wanted_number_wait(study: Study, tmp_path: Pat
     assert [t.state for t in again.trials()] == ["complete", "complete", "waiting", "waiting"]
 
 
+def test_a_last_trial_that_others_take_is_not_made_up_for(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from archtuna.leases import take
+
+    def by_another(study: Any, waiting: Any, worker: Any, seconds: float) -> None:
+        take(study, waiting, {"host": "elsewhere", "pid": 1, "started": 0.0}, seconds)
+
+    study.optuna.enqueue_trial({"backbone.0.kernel": 5})
+    monkeypatch.setattr("archtuna.worker.take", by_another)
+    again, _ = recorded(tmp_path, trials=2)
+    assert [t.state for t in again.trials()] == ["complete", "running"]
+
+
 def test_a_queued_network_that_is_known_gives_way(study: Study, tmp_path: Path) -> None:
     study.optuna.enqueue_trial(study.optuna.trials[0].params)
     again, events = recorded(tmp_path, trials=2)

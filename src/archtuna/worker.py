@@ -202,9 +202,12 @@ class Worker:
     def _next(self) -> str | None:
         """Do one trial; return why the loop ends, or None to go on."""
         try:
-            lease, proposal = self._insist(self._begin, "begin a trial")
+            begun = self._insist(self._begin, "begin a trial")
         except Exhausted:
             return "exhausted"
+        if begun is None:
+            return None
+        lease, proposal = begun
         with self.pulse.holding(lease):
             try:
                 return self._do(lease, proposal)
@@ -235,8 +238,8 @@ class Worker:
             self._evaluate(lease, proposal)
         return None
 
-    def _begin(self) -> tuple[Lease, Proposal | None]:
-        """Take up a trial that waits, or create one that has its network from the start."""
+    def _begin(self) -> tuple[Lease, Proposal | None] | None:
+        """Take up a trial that waits, or create one that has its network from the start; None where that is one too many."""
         # A connection that broke just after a trial was made leaves one that this worker does not know to be its own.
         if self._unsure:
             self.ledger.refresh()
@@ -246,6 +249,9 @@ class Worker:
             self.ledger.refresh()
         self._unsure = True
         lease = take(self.study.optuna, self.ledger.opened("waiting"), self.me, self.orders.lease)
+        if lease is None and is_reached(self.ledger.wanted, 0, self.orders.trials):
+            self._unsure = False
+            return None  # The last that waited was taken by others in this moment.
         proposal = None if lease else self.proposer.propose()
         self.ledger.refresh()
         self._unsure = False
