@@ -161,7 +161,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _count_or_none(text: str) -> int:
+def _count_or_zero(text: str) -> int:
     return 0 if text == "0" else _count(text)
 
 
@@ -278,7 +278,7 @@ def _search(verbs: Any) -> None:
     parser.add_argument("--trials", type=_count, metavar="N", help="networks to evaluate (50 without --time)")
     parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
     parser.add_argument(
-        "--workers", type=_count_or_none, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
+        "--workers", type=_count_or_zero, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
     )
     parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")

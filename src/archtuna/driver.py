@@ -38,7 +38,7 @@ from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
-from archtuna.storage import ENVIRONMENT, Attr, clock_of, default_url, scrub, storage_errors_named
+from archtuna.storage import ENVIRONMENT, Attr, clock_of, default_url, named_url, scrub, storage_errors_named
 from archtuna.study import NEAR, Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
@@ -168,7 +168,6 @@ def join(
     device: str | None = None,
     evaluator: Any = None,
     linger: bool = True,
-    stop: Stop | None = None,
     on_event: OnEvent | None = None,
 ) -> Study:
     """Work on a search that was begun elsewhere, until it is over, and return its study.
@@ -185,7 +184,6 @@ def join(
         evaluator: what stands in for training in this search.
         linger: whether to stay, when nothing is left to begin, until the trials of other workers have ended, and go on with
             them should those workers die.
-        stop: asked for by whoever else may want this to end; signals ask for it, too.
         on_event: told of each event, as a plain dictionary.
 
     Raises:
@@ -193,9 +191,7 @@ def join(
         DataError: these are other pictures.
     """
     emit = on_event or (lambda event: None)
-    where = storage or default_url()
-    if where is None:
-        raise StudyError("no storage is named", hint="pass --storage, or set ARCHTUNA_STORAGE")
+    where = named_url(storage)
     study = Study.join(where, name, out)
     with storage_errors_named(where):
         space, pictures = study.space(), study.data(data)
@@ -208,7 +204,7 @@ def join(
         )  # fmt: skip
         orders = here.joined(told, clock_of(study.optuna._storage), time.time())
         _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna))
-        reason = _work(study, orders, told.get("sampler"), evaluator, where, space, pictures, split, emit, stop)
+        reason = _work(study, orders, told.get("sampler"), evaluator, where, space, pictures, split, emit)
         emit(_end_event(study, reason))
     return study
 
@@ -223,14 +219,13 @@ def _work(
     data: Data,
     split: Split,
     emit: OnEvent,
-    stop: Stop | None = None,
 ) -> str:
     """Be the only worker of this machine, or start several; return why the work ended."""
     if orders.workers > 1:
         told = {"data": data.source}
         reason = _Crew(study, orders, sampler, evaluator, where, space, emit, told=told).run()
     else:
-        stop = stop or Stop()
+        stop = Stop()
         made = evaluator_for(study, data, split, orders, evaluator)
         with stop.on_signals():
             reason = Worker(study, made, orders, emit, stop, sampler).run()

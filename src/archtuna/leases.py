@@ -216,6 +216,12 @@ def held_by(worker: Worker, seconds: float = SECONDS) -> dict[str, Any]:
     return {Attr.WORKER: {**worker, "take": 1}, Attr.LEASE: lease_of(1, seconds)}
 
 
+def worker_of(trial: FrozenTrial) -> str | None:
+    """Return host and process of the worker that a trial names, for people; None where it names none."""
+    worker = trial.user_attrs.get(Attr.WORKER) or {}
+    return f"{worker['host']}:{worker['pid']}" if worker else None
+
+
 def is_of(trial: FrozenTrial, worker: Worker) -> bool:
     """Return whether a trial names a worker as the one who has it, or had it when it ended."""
     named = trial.user_attrs.get(Attr.WORKER) or {}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from archtuna.artifacts import Artifacts
 from archtuna.checkpoint import read_header
 from archtuna.claims import evaluation_in
 from archtuna.errors import ArchtunaError
@@ -148,10 +149,10 @@ def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:
             continue
         if not is_comparable(study.spec, Spec.from_dict(other.user_attrs[Attr.SPEC])):
             continue
-        folders = [Path(folder) / "checkpoints" for folder in other.user_attrs.get(Attr.FOLDERS, ())]
+        runs = [Artifacts(Path(folder)) for folder in other.user_attrs.get(Attr.FOLDERS, ())]
         for trial in storage.get_all_trials(other._study_id, deepcopy=False, states=(TrialState.COMPLETE,)):
             if _has_all(trial, study):
-                paths = tuple(folder / f"{trial.number}.safetensors" for folder in folders)
+                paths = tuple(run.weights(trial.number) for run in runs)
                 one = Found(other.study_name, trial.number, result_of(trial), paths)
                 found.setdefault(evaluation_in(trial.user_attrs) or "", one)
     if found:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import number
-from archtuna.leases import is_dead
+from archtuna.leases import is_dead, worker_of
 from archtuna.ledger import COUNTED
 from archtuna.live import clock
 from archtuna.report import columns
@@ -49,11 +49,11 @@ def status(study: Study) -> dict[str, Any]:
 
 def _worker(trial: FrozenTrial, now: float) -> dict[str, Any]:
     """Return who has a trial and how far it is."""
-    worker, lease = trial.user_attrs.get(Attr.WORKER) or {}, trial.user_attrs.get(Attr.LEASE) or {}
+    lease = trial.user_attrs.get(Attr.LEASE) or {}
     silent = max(0.0, now - lease["at"]) if "at" in lease else None
-    gone = is_dead(worker) or (silent is not None and silent > lease["seconds"])
+    gone = is_dead(trial.user_attrs.get(Attr.WORKER)) or (silent is not None and silent > lease["seconds"])
     return {
-        "worker": f"{worker.get('host')}:{worker.get('pid')}" if worker else None,
+        "worker": worker_of(trial),
         "number": trial.number,
         "epoch": lease.get("epoch", 0),
         "epochs": trial.user_attrs.get(Attr.RECIPE, {}).get("epochs"),

@@ -344,3 +344,15 @@ def storage_errors() -> tuple[type[Exception], ...]:
 def default_url(environment: dict[str, str] | None = None) -> str | None:
     """Return the storage URL that the environment names, or None."""
     return (os.environ if environment is None else environment).get(ENVIRONMENT) or None
+
+
+def named_url(given: str | None) -> str:
+    """Return a storage URL as given, or the one that the environment names.
+
+    Raises:
+        StudyError: neither is there.
+    """
+    url = given or default_url()
+    if url is None:
+        raise StudyError("no storage is named", hint="pass --storage, or set ARCHTUNA_STORAGE")
+    return url

@@ -27,6 +27,7 @@ import numpy as np
 from archtuna.architecture import Architecture
 from archtuna.artifacts import Artifacts
 from archtuna.errors import StudyError, nearest
+from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
 from archtuna.repeats import Run, conditions_of, read_runs, results, samples
@@ -36,7 +37,7 @@ from archtuna.spec import Spec, check_versions, space_of, versions
 from archtuna.storage import (
     Attr,
     close_storage,
-    default_url,
+    named_url,
     open_storage,
     redact,
     storage_errors_named,
@@ -319,9 +320,7 @@ class Study:
         Raises:
             StudyError: there is none of that name, or the storage cannot be reached.
         """
-        where = storage or default_url()
-        if where is None:
-            raise StudyError("no storage is named", hint="pass --storage, or set ARCHTUNA_STORAGE")
+        where = named_url(storage)
         found, spec = _find(where, name)
         folders = found.user_attrs.get(Attr.FOLDERS) or [name]
         return cls(Path(folders[0]), found, spec, where)
@@ -368,8 +367,7 @@ class Study:
         """Return every trial, by number."""
         self.ledger.refresh()
         for number in self._finished(self.artifacts.takes()):
-            if state_of(self.ledger.trials[number]) == "complete":
-                self.artifacts.settle(number, take_of(self.ledger.trials[number]))
+            self._settled(number)
         kept, again = self.artifacts.kept(), self._again()
         return [self._trial(trial, kept.get(trial.number), again.get(trial.number, ())) for trial in self.ledger.trials]
 
@@ -498,11 +496,8 @@ class Study:
         return points
 
     def _found(self, number: int, again: Sequence[Run] = ()) -> Trial:
-        trial = self.ledger.trials[number]
         path = self.checkpoint_path(number)
-        if not path.exists() and state_of(trial) == "complete":
-            return self._trial(trial, self.artifacts.settle(number, take_of(trial)), again)
-        return self._trial(trial, path if path.exists() else None, again)
+        return self._trial(self.ledger.trials[number], path if path.exists() else self._settled(number), again)
 
     def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result, state = trial.user_attrs, result_of(trial), state_of(trial)
@@ -512,7 +507,6 @@ class Study:
         if again:
             conditions = conditions_of(self.spec, attrs.get(Attr.KEY), attrs.get(Attr.RECIPE, {}))
             again = [run for run in again if run.wanted.conditions == conditions]
-        worker = attrs.get(Attr.WORKER) or {}
         return Trial(
             number=trial.number,
             state=state,
@@ -528,7 +522,7 @@ class Study:
             kept=result["epochs"].get("kept", 0),
             reason=attrs.get(Attr.REASON),
             seconds=result["seconds"],
-            worker=f"{worker['host']}:{worker['pid']}" if worker else None,
+            worker=worker_of(trial),
             recipe=attrs.get(Attr.RECIPE, {}),
             feasible=is_feasible(trial),
             reused=attrs.get(Attr.REUSED),
@@ -573,10 +567,13 @@ class Study:
     def _settle(self) -> None:
         """Finish what workers that died left half done: weights take their place, and points of ended trials go."""
         for number in self._finished({**self.artifacts.takes(), **self.artifacts.points()}):
-            trial = self.ledger.trials[number]
-            if state_of(trial) == "complete":
-                self.artifacts.settle(number, take_of(trial))
+            self._settled(number)
             self.artifacts.forget(number)
+
+    def _settled(self, number: int) -> Path | None:
+        """Return where the weights are that a complete trial's last worker staged; None where there are none."""
+        trial = self.ledger.trials[number]
+        return self.artifacts.settle(number, take_of(trial)) if state_of(trial) == "complete" else None
 
     def _finished(self, numbers: Iterable[int]) -> set[int]:
         """Return those of some trials that have ended; one that began after the last read has not."""

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StorageAway, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, Resumable, TrainEvaluator, evaluator_of
 from archtuna.interrupts import Interrupted, Stop
-from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker
+from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
 from archtuna.ledger import recorded
 from archtuna.objective import values_of
 from archtuna.orders import Orders, has_time, is_admitted, is_reached
@@ -329,9 +329,7 @@ class Worker:
     def _tell_taken(self) -> None:
         """Tell which trials were taken from workers that gave no sign of life."""
         for trial, became in self.pulse.taken():
-            worker = trial.user_attrs.get(Attr.WORKER) or {}
-            name = f"{worker.get('host')}:{worker.get('pid')}"
-            self.emit({"event": "taken-away", "number": trial.number, "from": name, "state": became})
+            self.emit({"event": "taken-away", "number": trial.number, "from": worker_of(trial), "state": became})
 
     def _tell_refused(self, number: int, key: str | None, reason: str, costs: Mapping[str, float]) -> None:
         self.emit({"event": "refused", "number": number, "key": key, "reason": reason, "costs": dict(costs)})
