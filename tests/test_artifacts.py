@@ -44,7 +44,7 @@ def test_weights_of_a_run_that_may_only_be_read_are_found_where_they_are(
         raise PermissionError("read-only")
 
     artifacts.staged(7, 1).write_bytes(b"weights")
-    monkeypatch.setattr(os, "replace", refused)
+    monkeypatch.setattr("os.replace", refused)
     assert artifacts.settle(7, 1) == artifacts.staged(7, 1)
     assert artifacts.settle(8, 1) is None
 
@@ -52,8 +52,8 @@ def test_weights_of_a_run_that_may_only_be_read_are_found_where_they_are(
 def test_the_last_worker_s_point_is_the_one_to_go_on_from(artifacts: Artifacts) -> None:
     assert artifacts.last_point(7) is None
     for take in (2, 10):
-        artifacts.point(7, take).write_bytes(b"")
-    assert artifacts.last_point(7) == artifacts.point(7, 10)
+        artifacts.keep_point(7, take, b"after %d" % take)
+    assert artifacts.last_point(7) == b"after 10"
     artifacts.forget(7)
     assert artifacts.points() == {}
     artifacts.forget(7)

@@ -8,7 +8,8 @@ what a file holds needs no torch, and nothing in a file is ever run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from archtuna.architecture import Architecture
 from archtuna.errors import ArchtunaError, CheckpointError
-from archtuna.files import write_atomically
+from archtuna.files import Place, answering, place_of, write_atomically
 from archtuna.recipe import Recipe
 from archtuna.registry import UnknownNameError
 
@@ -71,7 +72,7 @@ class Header:
 
 
 def save(
-    path: str | Path,
+    path: str | Place,
     model: nn.Module,
     *,
     classes: Sequence[str],
@@ -87,7 +88,7 @@ def save(
     The same arguments give the same bytes.
 
     Args:
-        path: conventionally ends in ``.safetensors``; its folder is made where it is missing.
+        path: a file, whose folder is made where it is missing, or a URL such as ``s3://bucket/17.safetensors``.
         model: has an ``architecture``, as what ``build`` returns.
         classes: names, in the order of the logits.
         preprocess: from a picture to the network's input.
@@ -102,7 +103,7 @@ def save(
     """
     from safetensors.torch import save as to_bytes
 
-    path = Path(path)
+    path = place_of(path)
     described = {
         "format": FORMAT,
         "classes": list(classes),
@@ -130,24 +131,24 @@ def save(
         ) from error
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(path: str | Place) -> Header:
     """Return what a checkpoint says of its weights, without torch and without reading them.
 
     Raises:
         CheckpointError: the file is missing, damaged, no checkpoint, or of a newer archtuna.
     """
-    path = Path(path)
+    path = place_of(path)
     with _opened(path) as file:
         return _described(path, _read_table(path, file)[0])
 
 
-def load(path: str | Path, *, device: str = "cpu") -> Network:
+def load(path: str | Place, *, device: str = "cpu") -> Network:
     """Return the network of a checkpoint in evaluation mode, with its weights.
 
     It has ``.architecture``, ``.classes``, ``.preprocess`` and ``.metrics``. No code from the file is run.
 
     Args:
-        path: a file that ``save`` wrote.
+        path: a file that ``save`` wrote, or the URL of one.
         device: where the network goes.
 
     Raises:
@@ -157,7 +158,7 @@ def load(path: str | Path, *, device: str = "cpu") -> Network:
 
     from archtuna.model import build
 
-    path = Path(path)
+    path = place_of(path)
     header, tensors = _read(path)
     try:
         # Initial weights are overwritten: drawing them must not move the caller's random state.
@@ -171,7 +172,7 @@ def load(path: str | Path, *, device: str = "cpu") -> Network:
     return model.to(device).eval()
 
 
-def load_into(model: nn.Module, path: str | Path) -> Header:
+def load_into(model: nn.Module, path: str | Place) -> Header:
     """Put the weights of a checkpoint into a network of the same architecture, and return what the file says of them.
 
     The network gets ``.classes``, ``.preprocess`` and ``.metrics`` as from ``load``; it keeps its device and mode.
@@ -179,7 +180,7 @@ def load_into(model: nn.Module, path: str | Path) -> Header:
     Raises:
         CheckpointError: the architectures differ (the text lists the rows), or the file is no checkpoint.
     """
-    path = Path(path)
+    path = place_of(path)
     header, tensors = _read(path)
     lines = _architecture_of(model).differences(header.architecture)
     if lines:
@@ -235,9 +236,11 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
-def _opened(path: Path) -> BinaryIO:
+@contextmanager
+def _opened(path: Place) -> Iterator[BinaryIO]:
     try:
-        return open(path, "rb")
+        with answering(path), path.open("rb") as file:
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file", hint="archtuna front RUN lists checkpoints") from None
     except IsADirectoryError:
@@ -246,7 +249,7 @@ def _opened(path: Path) -> BinaryIO:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def _read_table(path: Path, file: BinaryIO) -> tuple[str, dict[str, Any]]:
+def _read_table(path: Place, file: BinaryIO) -> tuple[str, dict[str, Any]]:
     """Return the text of our metadata and the table of tensors from the head of a safetensors file.
 
     The form: 8 bytes, little-endian, with the length of the JSON that follows; then the tensors, end to end.
@@ -275,7 +278,7 @@ def _read_table(path: Path, file: BinaryIO) -> tuple[str, dict[str, Any]]:
     return described, table
 
 
-def _no_checkpoint(path: Path, start: bytes, file: BinaryIO) -> CheckpointError:
+def _no_checkpoint(path: Place, start: bytes, file: BinaryIO) -> CheckpointError:
     file.seek(0)
     start = file.read(32)
     for magic, words, hint in _OTHERS:
@@ -286,7 +289,7 @@ def _no_checkpoint(path: Path, start: bytes, file: BinaryIO) -> CheckpointError:
     return CheckpointError(f"{path}: is no checkpoint, or a damaged one", hint="archtuna's are .safetensors files")
 
 
-def _described(path: Path, text: str) -> Header:
+def _described(path: Place, text: str) -> Header:
     try:
         plain = json.loads(text)
         if int(plain["format"]) > FORMAT:
@@ -316,7 +319,7 @@ def _described(path: Path, text: str) -> Header:
     return header
 
 
-def _read(path: Path) -> tuple[Header, dict[str, Any]]:
+def _read(path: Place) -> tuple[Header, dict[str, Any]]:
     """Return header and tensors from one reading: a file that is replaced meanwhile is one or the other, not a mix."""
     from io import BytesIO
 
@@ -332,7 +335,7 @@ def _read(path: Path) -> tuple[Header, dict[str, Any]]:
         raise CheckpointError(f"{path}: is damaged ({error})") from error
 
 
-def _fill(path: Path, model: nn.Module, header: Header, tensors: Mapping[str, Any]) -> None:
+def _fill(path: Place, model: nn.Module, header: Header, tensors: Mapping[str, Any]) -> None:
     """Copy the tensors into the model, when each of them fits, and hang on it what the file says."""
     from archtuna.data import Preprocess
 

@@ -148,7 +148,7 @@ def _flag(parser: argparse.ArgumentParser, *names: str) -> None:
         "epochs": ("--epochs", {"type": _count, "metavar": "N", "help": "epochs of a training"}),
         "run": ("folder", {"metavar": "RUN", "help": "folder of a search"}),
         "number": ("number", {"metavar": "NUMBER", "type": int, "help": "number of a trial"}),
-        "checkpoint": ("checkpoint", {"metavar": "CHECKPOINT", "help": "a .safetensors file"}),
+        "checkpoint": ("checkpoint", {"metavar": "CHECKPOINT", "help": "a .safetensors file, or the URL of one"}),
     }
     for name in names:
         flag, options = shared[name]
@@ -280,6 +280,9 @@ def _search(verbs: Any) -> None:
     parser.add_argument(
         "--workers", type=_count_or_zero, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
     )
+    parser.add_argument(
+        "--artifacts", metavar="URL", help="where weights go instead of RUN: s3://bucket/folder, or another folder"
+    )
     parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")
     parser.add_argument(
@@ -328,6 +331,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             workers=arguments.workers,
             storage=arguments.storage,
             name=arguments.study,
+            artifacts=arguments.artifacts,
             sampler=arguments.sampler,
             seed=arguments.seed,
             screen=arguments.screen,
@@ -835,13 +839,14 @@ def _gc(verbs: Any) -> None:
 
 
 def _run_gc(arguments: argparse.Namespace) -> None:
+    from archtuna.files import delete
     from archtuna.study import Study
 
     with Study.open(arguments.folder, storage=arguments.storage) as study:
         found = study.garbage()
     if arguments.delete:
         for one in found:
-            one.path.unlink(missing_ok=True)
+            delete(one.path)
     if arguments.json:
         _print_json([{"path": str(one.path), "bytes": one.bytes, "why": one.why} for one in found])
         return

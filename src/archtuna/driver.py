@@ -68,6 +68,7 @@ def search(
     workers: int | None = None,
     storage: str | BaseStorage | None = None,
     name: str | None = None,
+    artifacts: str | None = None,
     sampler: str | BaseSampler | None = None,
     seed: int | None = None,
     screen: str | None = None,
@@ -99,6 +100,8 @@ def search(
         workers: processes on this machine; 0 makes the study and leaves the work to those that ``join`` it.
         storage: URL or Optuna storage; by default the run's own, or ``ARCHTUNA_STORAGE``.
         name: of the study in its storage; by default the folder's name.
+        artifacts: where weights go instead of ``out``, for machines that share no disk: a URL such as
+            ``s3://bucket/runs/photos``, with credentials in the environment.
         sampler: ``known-costs``, the name of one of Optuna's, or an Optuna sampler of your own.
         seed: of the search and of the part of the data that ``fraction`` takes.
         screen: ``synflow``, ``naswot`` or ``macs``: a new study begins with the networks of a random pool that score best
@@ -138,7 +141,7 @@ def search(
     _check_workers(workers, storage, evaluator, plan.space, least=0)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
-    study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where)
+    study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where, artifacts=artifacts)
     with storage_errors_named(where if isinstance(where, str) else None):
         returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
@@ -178,7 +181,8 @@ def join(
         name: of the study in its storage.
         storage: URL; by default ``ARCHTUNA_STORAGE``.
         data: where the pictures are, should they lie elsewhere on this machine; they must be the same.
-        out: folder for weights; by default the study's own, where this machine shares it.
+        out: folder for weights; by default the study's own, where this machine shares it, or none where they go into an
+            object store.
         workers: processes on this machine.
         device: where to train.
         evaluator: what stands in for training in this search.

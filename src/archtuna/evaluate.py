@@ -11,14 +11,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.errors import StudyError, TrialError
+from archtuna.files import Place
 from archtuna.model import check_output
 from archtuna.objective import Objective
 from archtuna.recipe import Recipe
@@ -36,7 +36,7 @@ EVALUATION_BATCH = 256
 """Pictures a batch wherever metrics are measured; one size everywhere, so that sums round alike everywhere."""
 
 
-Save = Callable[[Path, Mapping[str, Any]], None]
+Save = Callable[[Place, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ class Progress:
         kept: the best epoch so far by the first quality objective.
         best: the metrics of that epoch: the candidate's values, should this be the last.
         seconds: wall time since the start.
-        save: writes the weights of the kept epoch to a path as a checkpoint, with a note on the trial; None where there
+        save: writes the weights of the kept epoch to a place as a checkpoint, with a note on the trial; None where there
             are no weights.
-        pause: writes all that the evaluation needs to go on after this epoch to a path; None where it cannot.
+        pause: returns all that the evaluation needs to go on after this epoch, as bytes; None where it cannot.
         parts: pieces in which each batch was trained, because memory did not suffice for more.
+        taken_up: whether this epoch is the one after which an evaluation was interrupted, told again.
     """
 
     epoch: int
@@ -63,8 +64,9 @@ class Progress:
     best: Mapping[str, float]
     seconds: float
     save: Save | None = None
-    pause: Callable[[Path], None] | None = None
+    pause: Callable[[], bytes | memoryview] | None = None
     parts: int = 1
+    taken_up: bool = False
 
 
 @runtime_checkable
@@ -90,10 +92,10 @@ class Evaluator(Protocol):
 class Resumable(Protocol):
     """An evaluator that can go on where an evaluation was interrupted, in another process too."""
 
-    def resume(self, candidate: Candidate, paused: Path) -> Iterator[Progress]:
-        """Yield the epoch again after which ``Progress.pause`` wrote a path, and then those that follow.
+    def resume(self, candidate: Candidate, paused: bytes) -> Iterator[Progress]:
+        """Yield the epoch again after which ``Progress.pause`` returned these bytes, and then those that follow.
 
-        What is damaged there, or of something else, is as if it were not there.
+        What is damaged, or of something else, is as if it were not there.
         """
 
 
@@ -197,10 +199,10 @@ class TrainEvaluator:
     def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
         return self._evaluate(candidate, None)
 
-    def resume(self, candidate: Candidate, paused: Path) -> Iterator[Progress]:
-        from archtuna.resume import read_point
+    def resume(self, candidate: Candidate, paused: bytes) -> Iterator[Progress]:
+        from archtuna.resume import unpack
 
-        return self._evaluate(candidate, read_point(paused, candidate))
+        return self._evaluate(candidate, unpack(paused, candidate))
 
     def _evaluate(self, candidate: Candidate, point: Mapping[str, Any] | None) -> Iterator[Progress]:
         """Train, once more with halves of the batches where memory does not suffice."""
@@ -298,7 +300,8 @@ class _Course:
         """Return what was known when the training was interrupted."""
         self.before, self.weights = point["seconds"], point["weights"]
         self.best.epoch, self.best.metrics = point["best"]
-        return self._progress(point["training"]["epoch"], point["metrics"], lambda: point["training"])
+        told = self._progress(point["training"]["epoch"], point["metrics"], lambda: point["training"])
+        return replace(told, taken_up=True)
 
     def _progress(self, number: int, metrics: Mapping[str, float], state: Callable[[], Any]) -> Progress:
         best = self.best.epoch, self.best.metrics
@@ -310,16 +313,16 @@ class _Course:
             number, self.candidate.recipe.epochs, dict(metrics), *best, seconds, save, pause, parts=self.parts
         )
 
-    def _pause(self, state: Callable[[], Any], told: Mapping[str, Any], path: Path) -> None:
-        from archtuna.resume import write_point
+    def _pause(self, state: Callable[[], Any], told: Mapping[str, Any]) -> memoryview:
+        from archtuna.resume import pack
 
-        write_point(path, self.candidate, {"training": state(), **told})
+        return pack(self.candidate, {"training": state(), **told})
 
     def _save(
         self,
         weights: Mapping[str, Tensor],
         best: tuple[int, Mapping[str, float]],
-        path: Path,
+        path: Place,
         trial: Mapping[str, Any],
     ) -> None:
         from archtuna.checkpoint import save

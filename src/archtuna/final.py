@@ -14,6 +14,7 @@ from archtuna.errors import DataError, StudyError, TrialError
 if TYPE_CHECKING:
     from archtuna.data import Data
     from archtuna.evaluate import Progress
+    from archtuna.files import Place
     from archtuna.study import Study
 
 SPLITS = ("train", "val", "test")
@@ -113,7 +114,7 @@ def train_in_full(
 
 
 def evaluate_checkpoint(
-    path: str | Path, *, data: Any = None, split: str = "val", device: str | None = None
+    path: str | Place, *, data: Any = None, split: str = "val", device: str | None = None
 ) -> dict[str, Any]:
     """Return the metrics of a checkpoint on one part of the split that its study used.
 
@@ -174,7 +175,7 @@ def _require(indices: Any, split: str, source: str) -> None:
         )
 
 
-def knee_checkpoint(study: Study) -> Path:
+def knee_checkpoint(study: Study) -> Place:
     """Return the checkpoint of the front's knee point.
 
     Raises:

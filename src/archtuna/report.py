@@ -228,9 +228,8 @@ def front_lines(study: Study) -> list[str]:
     again = any(trial.again for trial in trials)
     left = [_head(o) for o in study.objectives if again and o.kind == "quality"]
     disk = study.disk()
-    kept = (
-        f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {study.folder / 'checkpoints'}: {disk['rule']}"
-    )
+    place = study.artifacts.folder / "checkpoints"
+    kept = f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
     legend = ["* knee point", *(_noise_lines(first, any(marks)) if again else ())]
     return [*columns(header, rows, left=("checkpoint", *left)), *legend, kept, note]
@@ -251,10 +250,7 @@ def _noise_lines(first: Objective, marked: bool) -> list[str]:
 def _checkpoint(study: Study, trial: Trial) -> str:
     if trial.checkpoint is None:
         return "-"
-    try:
-        return str(trial.checkpoint.relative_to(study.folder))
-    except ValueError:
-        return str(trial.checkpoint)
+    return str(trial.checkpoint).removeprefix(f"{study.folder}/")
 
 
 def arrow(objective: Objective) -> str:

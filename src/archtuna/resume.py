@@ -1,4 +1,4 @@
-"""Where a training can be taken up again: all of its state after an epoch, in one file that is whole or not there.
+"""Where a training can be taken up again: all of its state after an epoch.
 
 The same training on the same machine goes on from such a point as if it had never been interrupted, bit for bit on a CPU.
 A point holds tensors and plain data only; reading one runs no code.
@@ -10,42 +10,37 @@ import io
 import pickle
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from archtuna.files import write_atomically
 from archtuna.space import Candidate
 
 FORMAT = 1
 
 
-def write_point(path: Path, candidate: Candidate, content: Mapping[str, Any]) -> None:
-    """Write the state of a candidate's training.
+def pack(candidate: Candidate, content: Mapping[str, Any]) -> memoryview:
+    """Return the state of a candidate's training as bytes.
 
     Args:
-        path: of the file.
         candidate: whose training it is; no other takes it up.
         content: tensors and plain data.
-
-    Raises:
-        OSError: it cannot be written; what stood there before still does.
     """
     import torch
 
     held = io.BytesIO()
     torch.save({"format": FORMAT, "of": _named(candidate), **content}, held)
-    # A power cut may lose it, and then the training begins anew; waiting for the disk in each epoch would cost more.
-    write_atomically(path, held.getbuffer(), durable=False)
+    return held.getbuffer()
 
 
-def read_point(path: Path, candidate: Candidate) -> dict[str, Any] | None:
-    """Return what ``write_point`` wrote; None where there is nothing whole, or it is of another training."""
+def unpack(point: bytes, candidate: Candidate) -> dict[str, Any] | None:
+    """Return the content that ``pack`` was given; None where the point is damaged, or of another training."""
     import torch
 
-    if not zipfile.is_zipfile(path):
+    held = io.BytesIO(point)
+    if not zipfile.is_zipfile(held):
         return None
+    held.seek(0)
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(held, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         return None
     is_ours = isinstance(found, dict) and found.get("format") == FORMAT and found.get("of") == _named(candidate)

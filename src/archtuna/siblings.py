@@ -7,11 +7,11 @@ which the epoch is chosen. Limits, costs and the rest of the objectives may diff
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -21,7 +21,7 @@ from archtuna.checkpoint import read_header
 from archtuna.claims import evaluation_in
 from archtuna.errors import ArchtunaError
 from archtuna.evaluate import Evaluator, FunctionEvaluator, Progress, TrainEvaluator
-from archtuna.files import write_atomically
+from archtuna.files import Place, place_of, read_bytes, write_atomically
 from archtuna.ledger import result_of
 from archtuna.objective import Objective, objectives_of
 from archtuna.space import Candidate
@@ -51,7 +51,7 @@ class Found:
     study: str
     number: int
     result: Mapping[str, Any]
-    checkpoints: tuple[Path, ...] = ()
+    checkpoints: tuple[Place, ...] = ()
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Found:
         )
 
 
-def _is_of(path: Path, candidate: Candidate, metrics: Mapping[str, float]) -> bool:
+def _is_of(path: Place, candidate: Candidate, metrics: Mapping[str, float]) -> bool:
     """Return whether a checkpoint has a candidate's weights: folders are used again, for other studies."""
     try:
         header = read_header(path)
@@ -82,9 +82,9 @@ def _is_of(path: Path, candidate: Candidate, metrics: Mapping[str, float]) -> bo
     return same_training and header.architecture == candidate.architecture
 
 
-def _copy(source: Path, path: Path, note: Mapping[str, Any]) -> None:
+def _copy(source: Place, path: Place, note: Mapping[str, Any]) -> None:
     """Copy a checkpoint as it is; its note names the trial in which the weights were made."""
-    write_atomically(path, source.read_bytes())
+    write_atomically(path, read_bytes(source))
 
 
 # --- which studies -----------------------------------------------------------------------------------
@@ -149,7 +149,7 @@ def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:
             continue
         if not is_comparable(study.spec, Spec.from_dict(other.user_attrs[Attr.SPEC])):
             continue
-        runs = [Artifacts(Path(folder)) for folder in other.user_attrs.get(Attr.FOLDERS, ())]
+        runs = _runs_of(other.user_attrs)
         for trial in storage.get_all_trials(other._study_id, deepcopy=False, states=(TrialState.COMPLETE,)):
             if _has_all(trial, study):
                 paths = tuple(run.weights(trial.number) for run in runs)
@@ -158,6 +158,14 @@ def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:
     if found:
         log.info("%d networks that other studies of the storage have evaluated will not be trained again", len(found))
     return found
+
+
+def _runs_of(attrs: Mapping[str, Any]) -> list[Artifacts]:
+    """Return where a study's weights may be, as far as this process can look there."""
+    named = [attrs[Attr.ARTIFACTS]] if attrs.get(Attr.ARTIFACTS) else attrs.get(Attr.FOLDERS, ())
+    with contextlib.suppress(ArchtunaError):
+        return [Artifacts(place_of(name)) for name in named]
+    return []
 
 
 def _has_all(trial: FrozenTrial, study: Study) -> bool:

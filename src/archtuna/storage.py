@@ -82,6 +82,7 @@ class Attr:
     ORDERS = "archtuna:orders"
     EVALUATORS = "archtuna:evaluators"
     FOLDERS = "archtuna:folders"
+    ARTIFACTS = "archtuna:artifacts"
 
 
 ERROR_CONSTRAINT = "archtuna:error"

@@ -1,7 +1,8 @@
 """A study: what was asked for, what was tried, and the front of what was found.
 
 The database is the only shared state. Beside it, the folder of a run holds the search file as used (``search.yaml``), where
-the study is (``study.json``), the database itself when it is a local one (``study.db``) and ``checkpoints/``.
+the study is (``study.json``), the database itself when it is a local one (``study.db``) and ``checkpoints/``, unless these are
+in an object store.
 
 A study records what it was made with. Opened with anything else it refuses, and says what differs: values measured on other
 data, by other training or in another space do not belong on one front.
@@ -27,6 +28,7 @@ import numpy as np
 from archtuna.architecture import Architecture
 from archtuna.artifacts import Artifacts
 from archtuna.errors import StudyError, nearest
+from archtuna.files import Place, answering, listing, place_of
 from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
@@ -37,6 +39,7 @@ from archtuna.spec import Spec, check_versions, space_of, versions
 from archtuna.storage import (
     Attr,
     close_storage,
+    has_password,
     named_url,
     open_storage,
     redact,
@@ -77,7 +80,7 @@ class Trial:
         costs: known before training.
         key: the architecture's, or None where there is none.
         decisions: value of each choice by its name in the file.
-        checkpoint: path of its weights, or None where they are not kept.
+        checkpoint: where its weights are, a path or a place in an object store, or None where they are not kept.
         epochs: epochs that were trained.
         kept: the epoch whose weights and metrics these are.
         reason: why it was refused, failed or gave way.
@@ -95,7 +98,7 @@ class Trial:
     costs: Mapping[str, float]
     key: str | None
     decisions: Mapping[str, Any]
-    checkpoint: Path | None
+    checkpoint: Place | None
     epochs: int
     kept: int
     reason: str | None
@@ -143,12 +146,12 @@ class Garbage:
     """A file that nothing needs any more.
 
     Attributes:
-        path: of the file.
+        path: of the file, or its place in an object store.
         bytes: its size.
         why: why it is not needed, for people.
     """
 
-    path: Path
+    path: Place
     bytes: int
     why: str
 
@@ -217,7 +220,8 @@ class Study:
 
     def __init__(self, folder: Path, study: optuna.Study, spec: Spec, storage: str | BaseStorage | None) -> None:
         self.folder, self.optuna, self.spec = folder, study, spec
-        self.artifacts = Artifacts(folder)
+        elsewhere = study.user_attrs.get(Attr.ARTIFACTS)
+        self.artifacts = Artifacts(place_of(elsewhere) if elsewhere else folder)
         self.name = study.study_name
         self.objectives = objectives_of(spec.objectives)
         self.limits = tuple(limit_of(text) for text in spec.limits)
@@ -259,7 +263,13 @@ class Study:
 
     @classmethod
     def create_or_open(
-        cls, run: str | Path, spec: Spec, *, name: str | None = None, storage: str | BaseStorage | None = None
+        cls,
+        run: str | Path,
+        spec: Spec,
+        *,
+        name: str | None = None,
+        storage: str | BaseStorage | None = None,
+        artifacts: str | None = None,
     ) -> Study:
         """Create the study of a run, or open it where it was made with the same.
 
@@ -268,21 +278,24 @@ class Study:
             spec: what the study is made with.
             name: its name in the storage, by default the folder's.
             storage: URL or Optuna storage, by default the folder's own database.
+            artifacts: where weights go instead of the folder: a URL such as ``s3://bucket/runs/photos``, or another folder.
 
         Raises:
             StudyError: it was made with something else (the text lists what), or cannot be reached or written.
         """
         folder = Path(run).expanduser()
         make_folder(folder)
+        artifacts = None if artifacts is None else _checked_artifacts(artifacts)
         url = storage if isinstance(storage, str) else None
         record = read_record(folder)
         name = name or (record["name"] if record else folder.resolve().name)
         check_record(record, folder, name, url, own=storage is None)
         with _opened(storage, folder) as opened:
-            found = _create(opened, name, objectives_of(spec.objectives), spec)
+            found = _create(opened, name, objectives_of(spec.objectives), spec, artifacts)
             present = _spec_of(found)
             assert present is not None, "_create waits for it"
             _check_same(present, spec, name)
+            _check_artifacts(found, artifacts)
         for warning in check_versions(present.versions, spec.versions):
             log.warning(warning)
         write_record(folder, name, url, local=storage is None, text=present.space["text"])
@@ -295,13 +308,14 @@ class Study:
         Args:
             storage: URL.
             name: of the study.
-            run: folder for the files of its trials; by default the study's own, where this machine shares it.
+            run: folder for the files of its trials; by default the study's own, where this machine shares it, or
+                ``runs/`` and the name where they are in an object store.
 
         Raises:
             StudyError: there is none of that name, its folder is not here, or the storage cannot be reached.
         """
         found, spec = _find(storage, name)
-        folder = Path(run).expanduser() if run is not None else _shared_folder(found)
+        folder = Path(run).expanduser() if run is not None else _folder_here(found)
         check_record(read_record(folder), folder, name, storage, own=False)
         for warning in check_versions(spec.versions, versions()):
             log.warning(warning)
@@ -497,9 +511,11 @@ class Study:
 
     def _found(self, number: int, again: Sequence[Run] = ()) -> Trial:
         path = self.checkpoint_path(number)
-        return self._trial(self.ledger.trials[number], path if path.exists() else self._settled(number), again)
+        with answering(path):
+            is_there = path.exists()
+        return self._trial(self.ledger.trials[number], path if is_there else self._settled(number), again)
 
-    def _trial(self, trial: FrozenTrial, checkpoint: Path | None, again: Sequence[Run] = ()) -> Trial:
+    def _trial(self, trial: FrozenTrial, checkpoint: Place | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result, state = trial.user_attrs, result_of(trial), state_of(trial)
         # For a genetic sampler a stopped trial is a complete one, whose values are not those of a training in full.
         values = (trial.values or ()) if state == "complete" else ()
@@ -532,11 +548,11 @@ class Study:
 
     # checkpoints
 
-    def checkpoint_path(self, number: int) -> Path:
+    def checkpoint_path(self, number: int) -> Place:
         """Return where the weights of a trial are, if they are kept."""
         return self.artifacts.weights(number)
 
-    def checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[Place]:
         """Return the checkpoints that are there."""
         return list(self.artifacts.kept().values())
 
@@ -570,7 +586,7 @@ class Study:
             self._settled(number)
             self.artifacts.forget(number)
 
-    def _settled(self, number: int) -> Path | None:
+    def _settled(self, number: int) -> Place | None:
         """Return where the weights are that a complete trial's last worker staged; None where there are none."""
         trial = self.ledger.trials[number]
         return self.artifacts.settle(number, take_of(trial)) if state_of(trial) == "complete" else None
@@ -608,11 +624,12 @@ class Study:
                     elif take < max(numbers):
                         found.append((place(number, take), f"{what} of a worker that has lost the trial"))
         found += [(path, "half a file of a writer that died") for path in self.artifacts.torn(age)]
-        return [Garbage(path, path.stat().st_size, why) for path, why in found if path.exists()]
+        sizes = {path: size for folder in {path.parent for path, _ in found} for path, size in _sizes_in(folder)}
+        return [Garbage(path, sizes[path], why) for path, why in found if path in sizes]
 
     def disk(self, near: int = NEAR) -> dict[str, Any]:
         """Return how much the kept checkpoints take and by which rule they are kept."""
-        sizes = [path.stat().st_size for path in self.checkpoints()]
+        sizes = self.artifacts.sizes().values()
         rule = f"the front, and the {near} trials nearest behind it"
         return {"files": len(sizes), "bytes": sum(sizes), "rule": rule}
 
@@ -659,18 +676,50 @@ def _known_studies(storage: BaseStorage, name: str) -> str:
     return nearest(name, names) or (f"there are: {', '.join(names[:10])}" if names else "archtuna search makes one")
 
 
-def _shared_folder(study: optuna.Study) -> Path:
-    """Return the folder of a study, where this machine has it, too."""
+def _sizes_in(folder: Place) -> list[tuple[Place, int]]:
+    return [(folder / name, size) for name, size in listing(folder).items()]
+
+
+def _checked_artifacts(given: str) -> str:
+    """Return where weights are to go as it is written down, having seen that it can be written.
+
+    Raises:
+        StudyError: it cannot, or there are credentials in it.
+    """
+    if has_password(given):
+        raise StudyError(
+            "credentials in a URL would be written down", hint="put those of the store into the environment"
+        )
+    place = place_of(given.rstrip("/"))
+    if isinstance(place, Path):
+        place = place.expanduser().resolve()
+    Artifacts(place).check()
+    return str(place)
+
+
+def _check_artifacts(study: optuna.Study, given: str | None) -> None:
+    there = study.user_attrs.get(Attr.ARTIFACTS)
+    if given is not None and given != there:
+        raise StudyError(
+            f"the weights of the study '{study.study_name}' are in {there or 'its folder'}, not in {given}",
+            hint="use another --out",
+        )
+
+
+def _folder_here(study: optuna.Study) -> Path:
+    """Return the folder of a study, where this machine has it, too, or needs none."""
     folders = [Path(folder) for folder in study.user_attrs.get(Attr.FOLDERS, ())]
     for folder in folders:
         with contextlib.suppress(StudyError):
             record = read_record(folder)
             if record is not None and record["name"] == study.study_name:
                 return folder
+    if study.user_attrs.get(Attr.ARTIFACTS):
+        return Path("runs") / study.study_name
     places = f" ({', '.join(map(str, folders))})" if folders else ""
     raise StudyError(
         f"the folder of the study '{study.study_name}'{places} is not on this machine",
-        hint="name one with --out; weights then stay on this machine, unless the folder is shared",
+        hint="name one with --out; weights then stay on this machine, unless the search has --artifacts",
     )
 
 
@@ -680,7 +729,12 @@ def _spec_of(study: optuna.Study) -> Spec | None:
 
 
 def _create(
-    storage: BaseStorage, name: str, objectives: Sequence[Objective], spec: Spec, wait: float = 10.0
+    storage: BaseStorage,
+    name: str,
+    objectives: Sequence[Objective],
+    spec: Spec,
+    artifacts: str | None = None,
+    wait: float = 10.0,
 ) -> optuna.Study:
     """Create a study with its spec, or load it, whoever of several processes comes first."""
     import optuna
@@ -697,7 +751,9 @@ def _create(
     if Attr.SPEC not in study.user_attrs:
         if study.get_trials(deepcopy=False):
             raise StudyError(f"the study '{name}' in this storage was not made by archtuna", hint="use another --out")
-        study.set_user_attr(Attr.SPEC, spec.to_dict())
+        if artifacts is not None:
+            study.set_user_attr(Attr.ARTIFACTS, artifacts)
+        study.set_user_attr(Attr.SPEC, spec.to_dict())  # Last: who sees it takes the study for complete.
     # Optuna loads a study of other directions without a word.
     if [d.name.lower() for d in study.directions] != [o.direction for o in objectives]:
         made = _spec_of(study)

@@ -11,6 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from optuna.trial import TrialState
 
 from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StorageAway, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, Resumable, TrainEvaluator, evaluator_of
+from archtuna.files import Unreachable, is_remote
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
 from archtuna.ledger import recorded
@@ -51,7 +53,9 @@ log = logging.getLogger("archtuna")
 SAME_FAILURES = 3
 """Trials that may fail at the same place before the study ends with that error."""
 
-FULL_DISK_PAUSE = 5.0
+FILES_PAUSE = 5.0
+POINT_SPACING = 10.0
+"""Into an object store points go no oftener than that they take a tenth of the time."""
 REPORT_PATIENCE = 5.0
 """Seconds that a report at a rung waits for a storage that is away; then training goes on, and the next one tells it."""
 
@@ -62,14 +66,16 @@ OnEvent = Callable[[Event], None]
 # --- one evaluation ----------------------------------------------------------------------------------
 
 
-def epochs_of(evaluator: Evaluator, candidate: Candidate, stop: Stop, paused: Path | None = None) -> Iterator[Progress]:
+def epochs_of(
+    evaluator: Evaluator, candidate: Candidate, stop: Stop, paused: bytes | None = None
+) -> Iterator[Progress]:
     """Yield the epochs of an evaluation; a stop that is asked for while one is computed raises ``Interrupted``.
 
     Args:
         evaluator: how the candidate gets its values.
         candidate: the network and its training values.
         stop: whether a stop was asked for.
-        paused: where an evaluation before this one was interrupted, for an evaluator that can go on there.
+        paused: the point at which an evaluation before this one was interrupted, for an evaluator that can go on there.
 
     Raises:
         StudyError: there is none.
@@ -124,9 +130,11 @@ class Worker:
     _saved: bool = field(default=False, init=False)
     _lingers: bool = field(default=False, init=False)
     _no_points: bool = field(default=False, init=False)
+    _next_point: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.me, self.ledger, self.artifacts = this_worker(), self.study.ledger, self.study.artifacts
+        self._is_remote = is_remote(self.artifacts.folder)
         self.ledger.refresh()
         self._front = self.study.front_numbers()
         self._rungs = RungTable(self.study.objectives)
@@ -360,10 +368,11 @@ class Worker:
 
     def _run(self, lease: Lease, proposal: Proposal) -> Progress:
         """Evaluate a candidate to its end, from where another worker left it, or raise Interrupted."""
-        paused, began = self.artifacts.last_point(lease.number), False
+        paused = self._with_files(lease, partial(self.artifacts.last_point, lease.number), "has to look where to go on")
+        began = False
         reports: dict[str, Mapping[str, float]] = {}
         for progress in epochs_of(self.evaluator, proposal.candidate, self.stop, paused):
-            if not began and progress.epoch > 1:
+            if not began and (progress.taken_up or progress.epoch > 1):
                 reports = self._go_on(lease, progress.epoch)
             else:
                 self.emit({"event": "epoch", "number": lease.number, **told_of(progress)})
@@ -414,14 +423,18 @@ class Worker:
 
     def _pause(self, lease: Lease, progress: Progress) -> None:
         """Leave a point where another worker can go on; a disk without room for it is no reason to stop."""
-        if progress.pause is None:
+        if progress.pause is None or time.monotonic() < self._next_point:
             return
+        begun = time.monotonic()
         try:
-            progress.pause(self.artifacts.point(lease.number, lease.take))
+            self.artifacts.keep_point(lease.number, lease.take, progress.pause())
         except OSError as error:
             if not self._no_points:
                 self._no_points = True
                 log.warning("no points to go on from are kept: %s", error.strerror or error)
+        if self._is_remote:
+            now = time.monotonic()
+            self._next_point = now + (now - begun) * POINT_SPACING
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
@@ -441,7 +454,8 @@ class Worker:
         if progress.save and self._insist(deserves, what):
             self._saved = True
             note = {"study": self.study.name, "number": number, "values": named}
-            self._write_file(lease, partial(progress.save, self.artifacts.staged(number, lease.take), note))
+            save = partial(progress.save, self.artifacts.staged(number, lease.take), note)
+            self._with_files(lease, save, "is trained and has to keep its weights")
         attrs = {**(attrs or {}), Attr.RESULT: recorded(progress)}
         if lease.trial.user_attrs.get(Attr.OUTCOME) is not None:  # A worker died while it recorded another one.
             attrs = {Attr.OUTCOME: None, **attrs}
@@ -450,22 +464,22 @@ class Worker:
         self.artifacts.forget(number)
         self.emit({"event": "complete", "number": number, "values": named, "seconds": progress.seconds})
 
-    def _write_file(self, lease: Lease, write: Callable[[], None]) -> None:
-        """Write a file; while the disk is full the trial waits, and a stop hands it back."""
+    def _with_files(self, lease: Lease, action: Callable[[], Any], why: str) -> Any:
+        """Do something with files; while the disk is full, or a store away, the trial waits, and a stop hands it back."""
         told = False
         while True:
             try:
-                return write()
+                return action()
             except (OSError, CheckpointError) as error:
-                if not _is_full(error):
+                if not _may_pass(error):
                     raise
                 problem = str(error).splitlines()[0]
             if not told:
                 told = True
-                log.warning("trial %d is trained and waits, for the disk is full: %s", lease.number, problem)
+                log.warning("trial %d %s, and waits: %s", lease.number, why, problem)
                 self.emit({"event": "waits", "number": lease.number, "reason": problem})
             with self.stop.interruptible():
-                time.sleep(FULL_DISK_PAUSE)
+                time.sleep(FILES_PAUSE)
             if self.pulse.lost.is_set():
                 raise LeaseLost
 
@@ -505,7 +519,9 @@ class Worker:
         """Tell the front where it is another than it was, and delete what has fallen far behind it."""
         front = self.study.front_numbers()
         is_new = front != self._front
-        removed = self.study.sweep(self.orders.near, read=False) if is_new or self._saved else []
+        removed: list[int] = []
+        with suppress(Unreachable):  # The next sweep does it.
+            removed = self.study.sweep(self.orders.near, read=False) if is_new or self._saved else []
         self._front, self._saved = front, False
         if is_new:
             self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume(read=False)})
@@ -513,10 +529,10 @@ class Worker:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 
 
-def _is_full(error: BaseException) -> bool:
-    """Return whether an error says that a disk, or somebody's share of it, is full."""
-    number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT)
+def _may_pass(error: BaseException) -> bool:
+    """Return whether an error says that a disk, or somebody's share of it, is full, or that an object store is away."""
+    causes = (error, error.__cause__)
+    return any(isinstance(e, Unreachable) or getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in causes)
 
 
 def _place_of(error: BaseException) -> str:
