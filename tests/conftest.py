@@ -1,6 +1,9 @@
 import logging
 import os
 
+# Two processes of tests with two threads each on two cores wait for each other: some tests take five times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 import archtuna as at

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import sys
 import threading
 import time
 from pathlib import Path
@@ -16,7 +14,7 @@ from optuna.trial import TrialState
 
 from archtuna import checkpoint
 from archtuna.data import Batches, Preprocess
-from archtuna.driver import default_side, join, search, usable_cores
+from archtuna.driver import default_side, join, search
 from archtuna.errors import DataError, ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
 from archtuna.leases import take
@@ -434,8 +432,3 @@ def test_garbage_is_told_and_what_is_needed_is_not(tmp_path: Path) -> None:
         "99-1.pt": (5, "a point to go on from of a trial that has ended"),
         "4-1.pt": (5, "a point to go on from of a worker that has lost the trial"),
     }
-
-
-def test_cores() -> None:
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
-    assert sys.executable

@@ -14,7 +14,7 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter", "status"),
     (
-        *("bench", "final", "predict", "driver", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
+        *("bench", "final", "predict", "driver", "crew", "on_ray", "devices", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),

@@ -25,6 +25,7 @@ from archtuna.storage import (
     storage_errors_named,
     with_retries,
 )
+from mysql import mysql  # noqa: F401
 from postgres import PASSWORD, Server, server  # noqa: F401
 
 
@@ -110,12 +111,43 @@ def test_a_server_that_is_not_there_shows_no_password(tmp_path: Path) -> None:
     assert caught.value.__context__ is None
 
 
-def test_no_psycopg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("url", "what", "extra"),
+    [
+        ("postgresql://u:hunter2@h/db", "psycopg", "postgresql"),
+        ("mysql://u:hunter2@h/db", "pymysql", "mysql"),
+        ("mariadb://u:hunter2@h/db", "pymysql", "mysql"),
+        ("grpc://h:1", "proxy", "grpc"),
+    ],
+)
+def test_a_driver_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, what: str, extra: str
+) -> None:
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        MissingExtraError, match=r"psycopg is not installed\nhint: pip install 'archtuna\[postgresql\]'"
-    ):
-        open_storage("postgresql://u:hunter2@h/db", tmp_path)
+        MissingExtraError, match=rf"{what} is not installed\nhint: pip install 'archtuna\[{extra}\]'"
+    ) as caught:
+        open_storage(url, tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_proxy_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    with pytest.raises(StudyError, match=r"cannot open the study's storage grpc://127.0.0.1:1: .+"):
+        open_storage("grpc://127.0.0.1:1", tmp_path)
+
+
+def test_attributes_may_be_long_in_mysql(mysql: str, tmp_path: Path) -> None:  # noqa: F811
+    storage = open_storage(mysql, tmp_path)
+    study = optuna.create_study(storage=storage)
+    long = "x" * 200_000
+    study.set_user_attr("long", long)
+    trial = study.ask()
+    trial.set_user_attr("long", long)
+    close_storage(storage)
+    again = optuna.load_study(study_name=study.study_name, storage=open_storage(mysql, tmp_path))
+    assert again.user_attrs["long"] == again.trials[0].user_attrs["long"] == long
+    close_storage(again._storage)
 
 
 def test_an_unknown_scheme(tmp_path: Path) -> None:

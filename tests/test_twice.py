@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from crowds import Outcome, crowd
+from mysql import mysql  # noqa: F401
 from postgres import Server, server  # noqa: F401
 from searches import TWO
 
@@ -35,3 +39,41 @@ def test_six_processes_on_sqlite(tmp_path: Path) -> None:
 def test_a_crowd_exhausts_a_space_to_the_last_network(tmp_path: Path) -> None:
     outcome = crowd(f"sqlite:///{tmp_path}/all.db", tmp_path, workers=4, trials=50, text=TWO)
     check(outcome, 2, 4)
+
+
+@pytest.mark.slow
+def test_four_processes_on_mysql(mysql: str, tmp_path: Path) -> None:  # noqa: F811
+    check(crowd(mysql, tmp_path, workers=4, trials=60), 60, 4)
+
+
+@pytest.mark.slow
+def test_four_processes_on_optunas_journal_file(tmp_path: Path) -> None:
+    check(crowd(f"journal://{tmp_path}/journal.log", tmp_path, workers=4, trials=40), 40, 4)
+
+
+PROXY = """
+import sys
+from pathlib import Path
+from optuna.storages._grpc.server import make_server
+from archtuna.storage import open_storage
+
+server = make_server(open_storage(sys.argv[1], Path()), "127.0.0.1", int(sys.argv[2]))
+server.start()
+print("ready", flush=True)
+server.wait_for_termination()
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_on_optunas_proxy(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-c", PROXY, f"sqlite:///{tmp_path}/all.db", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:
+        assert proxy.stdout is not None
+        assert proxy.stdout.readline() == "ready\n"
+        try:
+            check(crowd(f"grpc://127.0.0.1:{port}", tmp_path, workers=4, trials=40), 40, 4)
+        finally:
+            proxy.terminate()

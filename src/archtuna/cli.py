@@ -141,7 +141,11 @@ def _flag(parser: argparse.ArgumentParser, *names: str) -> None:
     shared: dict[str, tuple[Any, dict[str, Any]]] = {
         "json": ("--json", {"action": "store_true", "help": "print JSON"}),
         "data": ("--data", {"help": "folder of class folders, .npz file, or digits"}),
-        "device": ("--device", {"help": "cpu, cuda, cuda:1 or mps; by default the best one present"}),
+        "device": ("--device", {"help": "cpu, cuda, cuda:1 or mps; by default the best one present that is free"}),
+        "per-gpu": (
+            "--per-gpu",
+            {"type": _count, "default": 1, "metavar": "N", "help": "workers that may share a graphics card (1)"},
+        ),
         "study": ("--study", {"metavar": "NAME", "help": "name of the study in its storage"}),
         "storage": ("--storage", {"help": "database URL; by default the run's own file, or $ARCHTUNA_STORAGE"}),
         "input-size": ("--input-size", {"type": _size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
@@ -304,7 +308,12 @@ def _search(verbs: Any) -> None:
         "--first-rung", type=_count, metavar="N", help="epochs before the first look at a trial (a share of its epochs)"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    _flag(parser, "data", "epochs", "input-size", "device", "study", "storage", "json")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let actors of a Ray cluster be the workers: auto, host:6379 or ray://host:10001",
+    )
+    _flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "json")
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
@@ -339,6 +348,8 @@ def _run_search(arguments: argparse.Namespace) -> int:
             epochs=arguments.epochs,
             fraction=arguments.fraction,
             device=arguments.device,
+            per_gpu=arguments.per_gpu,
+            ray=arguments.ray,
             repeats=arguments.repeats,
             stopping=_schedule(arguments),
             on_event=show.take,
@@ -443,7 +454,7 @@ def _worker(verbs: Any) -> None:
         "--no-wait", action="store_true", help="end when nothing is left to begin, not when the others have ended, too"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    _flag(parser, "study", "storage", "data", "device", "json")
+    _flag(parser, "study", "storage", "data", "device", "per-gpu", "json")
 
 
 def _run_worker(arguments: argparse.Namespace) -> int:
@@ -461,6 +472,7 @@ def _run_worker(arguments: argparse.Namespace) -> int:
             out=arguments.out,
             workers=arguments.workers,
             device=arguments.device,
+            per_gpu=arguments.per_gpu,
             linger=not arguments.no_wait,
             on_event=show.take,
         )

@@ -5,26 +5,18 @@ Started again with the same arguments a search goes on; the study is the only sh
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import json
 import logging
-import os
-import pickle
-import queue
 import random
 import secrets
-import subprocess
-import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from archtuna.coding import coding_of
+from archtuna.crew import Crew, Start, processes, what_to_do
+from archtuna.devices import seated, sharing
 from archtuna.errors import ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
 from archtuna.leases import SECONDS, take_back
@@ -38,7 +30,7 @@ from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
-from archtuna.storage import ENVIRONMENT, Attr, clock_of, default_url, named_url, scrub, storage_errors_named
+from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named
 from archtuna.study import NEAR, Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
@@ -78,6 +70,8 @@ def search(
     fraction: float | None = None,
     training: Mapping[str, Any] | None = None,
     device: str | None = None,
+    per_gpu: int = 1,
+    ray: str | None = None,
     near: int = NEAR,
     lease: float = SECONDS,
     repeats: int | None = None,
@@ -111,7 +105,9 @@ def search(
         input_size: side in pixels, or (height, width), instead of the file's.
         fraction: stratified share of the training pictures to search on.
         training: training values instead of the file's.
-        device: where to train.
+        device: where to train; by default each worker takes a graphics card of its own, where there are any.
+        per_gpu: workers that may share a graphics card, each with its part of the memory.
+        ray: address of a Ray cluster whose actors the workers are to be, as ``ray.init`` takes it (``auto``).
         near: checkpoints kept behind the front.
         lease: seconds after which the trial of a worker that gives no sign of life is taken from it, to go on elsewhere.
         repeats: how many times the networks of the front are trained again afterwards, with other seeds (see ``repeat``);
@@ -138,21 +134,25 @@ def search(
     sampler = sampler if sampler is not None else settings.get("sampler")
     make_sampler(sampler, objectives=len(plan.spec.objectives), seed=None)
     screen = _screen(_first(screen, settings.get("screen"), "none"))
-    _check_workers(workers, storage, evaluator, plan.space, least=0)
+    _check_workers(workers, storage, evaluator, plan.space, least=0, processes=ray is not None)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
+    _check_ray(ray, where, workers)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where, artifacts=artifacts)
     with storage_errors_named(where if isinstance(where, str) else None):
         returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
             _queue_screened(study, plan, screen, budget[0])
-        orders = _orders(study, *budget, workers, near, device, lease)
+        orders = _orders(study, *budget, workers=workers, near=near, device=device, per_gpu=per_gpu, lease=lease)
         _publish(study, orders, sampler)
         _emit_start(emit, study, orders, plan.space, plan.data, plan.split, returned)
         if workers == 0:
             emit(_end_event(study, "created"))
             return study
-        reason = _work(study, orders, sampler, evaluator, where, plan.space, plan.data, plan.split, emit)
+        if ray is None:
+            reason = _work(study, orders, sampler, evaluator, where, plan.space, plan.data, plan.split, emit)
+        else:
+            reason = _work_on_ray(ray, study, orders, sampler, evaluator, str(where), plan.space, plan.data, emit)
         again = _first(repeats, settings.get("repeats"))
         if again and reason != "interrupted" and study.front():
             ended = _repeat(study, Again(again), plan.data, evaluator, orders, where, emit)
@@ -169,6 +169,7 @@ def join(
     out: str | Path | None = None,
     workers: int = 1,
     device: str | None = None,
+    per_gpu: int = 1,
     evaluator: Any = None,
     linger: bool = True,
     on_event: OnEvent | None = None,
@@ -184,7 +185,8 @@ def join(
         out: folder for weights; by default the study's own, where this machine shares it, or none where they go into an
             object store.
         workers: processes on this machine.
-        device: where to train.
+        device: where to train; by default each worker takes a graphics card of its own, where there are any.
+        per_gpu: workers that may share a graphics card, each with its part of the memory.
         evaluator: what stands in for training in this search.
         linger: whether to stay, when nothing is left to begin, until the trials of other workers have ended, and go on with
             them should those workers die.
@@ -203,7 +205,7 @@ def join(
         split = study.split(pictures)
         told = study.optuna.user_attrs.get(Attr.ORDERS, {})
         here = Orders(
-            workers=workers, device=device, linger=linger, index=secrets.randbelow(2**31),
+            workers=workers, device=device, per_gpu=per_gpu, linger=linger, index=secrets.randbelow(2**31),
             started=len(study.optuna.get_trials(deepcopy=False)),
         )  # fmt: skip
         orders = here.joined(told, clock_of(study.optuna._storage), time.time())
@@ -226,13 +228,36 @@ def _work(
 ) -> str:
     """Be the only worker of this machine, or start several; return why the work ended."""
     if orders.workers > 1:
-        told = {"data": data.source}
-        reason = _Crew(study, orders, sampler, evaluator, where, space, emit, told=told).run()
+        told = {**what_to_do(study, space, sampler, evaluator), "data": data.source}
+        reason = _crew(study, orders, processes(where, orders.workers), emit, told, where).run()
     else:
         stop = Stop()
-        made = evaluator_for(study, data, split, orders, evaluator)
-        with stop.on_signals():
-            reason = Worker(study, made, orders, emit, stop, sampler).run()
+        with stop.on_signals(), sharing() as share, seated(orders.device, orders.index, orders.per_gpu) as device:
+            orders = replace(orders, device=device)
+            made = evaluator_for(study, data, split, orders, evaluator)
+            reason = Worker(study, made, orders, emit, stop, sampler, share).run()
+    study.sweep(orders.near)
+    return reason
+
+
+def _work_on_ray(
+    address: str,
+    study: Study,
+    orders: Orders,
+    sampler: Any,
+    evaluator: Any,
+    where: str,
+    space: SearchSpace,
+    data: Data,
+    emit: OnEvent,
+) -> str:
+    """Let the actors of a Ray cluster be the workers."""
+    from archtuna.on_ray import actors
+
+    told = {**what_to_do(study, space, sampler, evaluator), "data": data.source, "study": study.name}
+    gpus = 0.0 if orders.device == "cpu" else None if orders.per_gpu == 1 else 1.0 / orders.per_gpu
+    with actors(address, where, gpus=gpus) as start:
+        reason = _crew(study, replace(orders, linger=True), start, emit, told, where).run()
     study.sweep(orders.near)
     return reason
 
@@ -243,6 +268,10 @@ def _publish(study: Study, orders: Orders, sampler: Any) -> None:
     shared = orders.shared(clock_of(study.optuna._storage), time.time())
     named = sampler if isinstance(sampler, str) else None
     study.optuna.set_user_attr(Attr.ORDERS, {**shared, "sampler": named})
+
+
+def _crew(study: Study, orders: Orders, start: Start, emit: OnEvent, told: Mapping[str, Any], where: Any) -> Crew:
+    return Crew(study, orders, start, emit, told, where if isinstance(where, str) else None)
 
 
 def repeat(
@@ -295,7 +324,8 @@ def repeat(
 
 def _repeat(study: Study, again: Again, data: Data, evaluator: Any, orders: Orders, where: Any, emit: OnEvent) -> str:
     def by_crew(told: Mapping[str, Any]) -> str:
-        return _Crew(study, orders, None, evaluator, where, study.space(), emit, "archtuna.repeater", told).run()
+        told = {**what_to_do(study, study.space(), None, evaluator), **told}
+        return _crew(study, orders, processes(where, orders.workers, "archtuna.repeater"), emit, told, where).run()
 
     return train_again(study, again, data, evaluator, orders, emit, by_crew)
 
@@ -416,15 +446,30 @@ def _largest(space: SearchSpace) -> Mapping[str, float]:
     return costs_of(space.largest().architecture)
 
 
-def _check_workers(workers: int, storage: Any, evaluator: Any, space: SearchSpace, least: int = 1) -> None:
+def _check_ray(address: str | None, where: Any, workers: int) -> None:
+    if address is None:
+        return
+    if not isinstance(where, str) or where.startswith(("sqlite", "journal")):
+        raise StudyError(
+            "the machines of a Ray cluster share no database file", hint="name a server: --storage postgresql://…"
+        )
+    if workers < 1:
+        raise StudyError("a Ray cluster without workers", hint="--workers N says how many actors work")
+
+
+def _check_workers(
+    workers: int, storage: Any, evaluator: Any, space: SearchSpace, least: int = 1, processes: bool = False
+) -> None:
+    """Check that what workers need can reach them, should they be processes of their own."""
     if workers < least:
         raise StudyError(f"{workers} workers", hint=f"at least {least}")
-    if workers > 1 and storage is not None and not isinstance(storage, str):
+    processes = processes or workers > 1
+    if processes and storage is not None and not isinstance(storage, str):
         raise StudyError("several workers cannot share a storage object", hint="pass the storage as a URL")
-    if workers > 1 and evaluator is not None and not isinstance(evaluator, str):
+    if processes and evaluator is not None and not isinstance(evaluator, str):
         raise StudyError("several workers cannot share an evaluator object", hint="pass it as 'module:name'")
     here = [name for name, module in space.origins.items() if module == "__main__"]
-    if workers > 1 and here:
+    if processes and here:
         raise StudyError(
             f"several workers cannot import the block '{here[0]}' from a script", hint="put it into a module of its own"
         )
@@ -473,14 +518,10 @@ def _budget(trials: int | None, seconds: Any, settings: Mapping[str, Any]) -> tu
     return trials, limit
 
 
-def _orders(
-    study: Study, trials: int | None, limit: float | None, workers: int, near: int, device: str | None, lease: float
-) -> Orders:
+def _orders(study: Study, trials: int | None, limit: float | None, **given: Any) -> Orders:
     deadline = None if limit is None else time.time() + limit
-    return Orders(
-        trials=trials, deadline=deadline, grace=max(10.0, 0.1 * (limit or 0.0)), workers=workers, near=near, device=device,
-        started=len(study.optuna.get_trials(deepcopy=False)), lease=lease,
-    )  # fmt: skip
+    started = len(study.optuna.get_trials(deepcopy=False))
+    return Orders(trials, deadline, grace=max(10.0, 0.1 * (limit or 0.0)), started=started, **given)
 
 
 def _emit_start(
@@ -525,180 +566,3 @@ def _end_event(study: Study, reason: str) -> Event:
         "hypervolume": study.hypervolume(),
         "disk": study.disk(),
     }
-
-
-# --- several workers ---------------------------------------------------------------------------------
-
-
-def usable_cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Crew:
-    """Several workers of one search, and the process that watches them."""
-
-    def __init__(
-        self,
-        study: Study,
-        orders: Orders,
-        sampler: Any,
-        evaluator: str | None,
-        storage: Any,
-        space: SearchSpace,
-        emit: OnEvent,
-        module: str = "archtuna.serving",
-        told: Mapping[str, Any] | None = None,
-    ) -> None:
-        self.module, self.told = module, dict(told or {})
-        # Blocks of one's own are imported where they are used; what names them is this process, not the study's file.
-        self.imports = sorted(set(space.origins.values()))
-        self.study, self.orders, self.emit, self.storage = study, orders, emit, storage
-        self.evaluator, self.sampler = evaluator, sampler
-        self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
-        self.stop = Stop()
-        self.processes: dict[int, subprocess.Popen[str]] = {}
-        self.errors: dict[int, deque[str]] = {}
-        self.reasons: list[str] = []
-        self.said: set[str] = set()
-        self.problem: str | None = None
-        self.deaths = 0
-        self.signalled = False
-
-    def run(self) -> str:
-        """Start the workers, forward their events, and return why the search ended.
-
-        Raises:
-            StudyError: a worker found one, or workers keep dying.
-        """
-        with self.stop.on_signals(second=self._kill):
-            try:
-                for index in range(self.orders.workers):
-                    self._start(index)
-                while self.processes:
-                    self._watch()
-            finally:
-                self._kill()
-        take_back(self.study.optuna)
-        if self.problem:
-            message, _, hint = self.problem.partition("\nhint: ")
-            raise StudyError(message, hint=hint or None)
-        if self.stop.requested:
-            return "interrupted"
-        return next((r for r in ("interrupted", "exhausted", "time") if r in self.reasons), "trials")
-
-    def _start(self, index: int) -> None:
-        process = subprocess.Popen(
-            [sys.executable, "-m", self.module],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",
-            env=self._environment(),
-            # Ctrl-C in a terminal reaches a whole group of processes: here it is passed on, once, by this one.
-            start_new_session=True,
-        )  # fmt: skip
-        assert process.stdin is not None
-        self.processes[index], self.errors[index] = process, deque(maxlen=30)
-        with contextlib.suppress(BrokenPipeError):  # It died at once: its end is reported like any other.
-            process.stdin.write(self._message(index) + "\n")
-            process.stdin.flush()
-        for read, stream in ((self._read_events, process.stdout), (self._read_errors, process.stderr)):
-            threading.Thread(target=read, args=(index, stream), daemon=True).start()
-        self.emit({"event": "worker", "worker": index, "state": "alive", "pid": process.pid})
-
-    def _environment(self) -> dict[str, str]:
-        environment = {key: value for key, value in os.environ.items() if key != ENVIRONMENT}
-        threads = str(max(1, usable_cores() // self.orders.workers))
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-            environment[name] = threads
-        if isinstance(self.storage, str):
-            environment[ENVIRONMENT] = self.storage
-        return environment
-
-    def _message(self, index: int) -> str:
-        sampler = self.sampler
-        if sampler is not None and not isinstance(sampler, str):
-            sampler = {"pickle": base64.b64encode(pickle.dumps(sampler)).decode()}
-        orders = {**asdict(self.orders), "index": self.orders.index + index}
-        message = {
-            "run": str(self.study.folder.resolve()),
-            "orders": orders,
-            "sampler": sampler,
-            "evaluator": self.evaluator,
-            "imports": self.imports,
-            **self.told,
-        }
-        return json.dumps({**message, "path": sys.path})
-
-    def _read_events(self, index: int, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                try:
-                    self.events.put((index, json.loads(line)))
-                except ValueError:
-                    self.errors[index].append(line.rstrip())
-        self.events.put((index, None))
-
-    def _read_errors(self, index: int, stream: IO[str]) -> None:
-        with stream:
-            for line in stream:
-                self.errors[index].append(line.rstrip())
-
-    def _watch(self) -> None:
-        """Take note of one event, and pass a stop on."""
-        if self.stop.requested and not self.signalled:
-            self.signalled = True
-            for process in self.processes.values():
-                process.terminate()
-        try:
-            index, event = self.events.get(timeout=0.1)
-        except queue.Empty:
-            return
-        if event is None:
-            self._ended(index)
-        elif event["event"] == "log":
-            self._forward(event)
-        elif event["event"] == "done":
-            self.reasons.append(event["reason"])
-        elif event["event"] == "error":
-            self._fail(event["message"])
-        else:
-            self.emit({**event, "worker": index})
-
-    def _forward(self, event: Event) -> None:
-        """Log what a worker logs, once: all of them read the same data and say the same of it."""
-        if event["message"] not in self.said:
-            self.said.add(event["message"])
-            log.log(event["level"], event["message"])
-
-    def _ended(self, index: int) -> None:
-        process = self.processes.pop(index)
-        code = process.wait()
-        if process.stdin:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        if code == 0:
-            self.emit({"event": "worker", "worker": index, "state": "done", "pid": process.pid})
-            return
-        url = self.storage if isinstance(self.storage, str) else None
-        last = [scrub(line, url) for line in self.errors[index]]
-        self.emit(
-            {"event": "worker", "worker": index, "state": "dead", "pid": process.pid, "code": code, "stderr": last}
-        )
-        if self.stop.requested or self.problem:
-            return
-        take_back(self.study.optuna)
-        self.deaths += 1
-        if self.deaths > 2 * self.orders.workers:
-            words = last[-1] if last else f"exit code {code}"
-            self._fail(f"workers keep dying: {words}")
-        else:
-            self._start(index)
-
-    def _fail(self, message: str) -> None:
-        if self.problem is None:
-            self.problem = message
-            for process in self.processes.values():
-                process.terminate()
-
-    def _kill(self) -> None:
-        for process in self.processes.values():
-            process.kill()

@@ -223,9 +223,13 @@ class TrainEvaluator:
         from archtuna.training import train
 
         recipe, architecture = candidate.recipe, candidate.architecture
+        threads = torch.get_num_threads()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(recipe.seed)
             model = build(architecture)
+        if point is not None:
+            # Sums round by how many threads they are split over.
+            torch.set_num_threads(point["threads"])
         training, validation, preprocess = self._batches(architecture, recipe, model)
         course = _Course(self, candidate, preprocess, Best(self.objectives), parts)
         if point is not None:
@@ -234,8 +238,11 @@ class TrainEvaluator:
             model, training, validation, recipe, classes=len(self.data.classes), device=self.device, parts=parts,
             resume=point["training"] if point else None,
         )  # fmt: skip
-        for epoch in epochs:
-            yield course.trained(epoch)
+        try:
+            for epoch in epochs:
+                yield course.trained(epoch)
+        finally:
+            torch.set_num_threads(threads)
 
     def _batches(self, architecture: Architecture, recipe: Recipe, model: Any) -> tuple[Batches, Batches, Preprocess]:
         import torch
@@ -288,7 +295,9 @@ class _Course:
     before: float = 0.0
 
     def __post_init__(self) -> None:
-        self.start = time.perf_counter()
+        import torch
+
+        self.start, self.threads = time.perf_counter(), torch.get_num_threads()
 
     def trained(self, epoch: Epoch) -> Progress:
         """Return what is known after an epoch."""
@@ -307,7 +316,13 @@ class _Course:
         best = self.best.epoch, self.best.metrics
         seconds = self.before + time.perf_counter() - self.start
         save = partial(self._save, self.weights, best)
-        told = {"metrics": dict(metrics), "best": best, "seconds": seconds, "parts": self.parts}
+        told = {
+            "metrics": dict(metrics),
+            "best": best,
+            "seconds": seconds,
+            "parts": self.parts,
+            "threads": self.threads,
+        }
         pause = partial(self._pause, state, {**told, "weights": self.weights})
         return Progress(
             number, self.candidate.recipe.epochs, dict(metrics), *best, seconds, save, pause, parts=self.parts

@@ -20,9 +20,23 @@ class Stop:
     def __init__(self) -> None:
         self.requested = False
         self._interruptible = False
+        self._asked = threading.Event()
 
     def request(self) -> None:
+        """Ask for a stop, from another thread; the next look at ``requested`` ends the work."""
         self.requested = True
+        self._asked.set()
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for a while, or until a stop is asked for.
+
+        Raises:
+            Interrupted: it was.
+        """
+        with self.interruptible():
+            self._asked.wait(seconds)
+        if self.requested:
+            raise Interrupted
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:

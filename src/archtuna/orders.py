@@ -27,6 +27,7 @@ class Orders:
         started: trials that the study had when the search started; another start draws other random numbers.
         near: checkpoints kept behind the front.
         device: where to train, or None to pick.
+        per_gpu: how many workers may share one graphics card.
         lease: seconds after which the trial of a worker that gives no sign of life is taken from it.
         linger: whether to stay until the last trial of any worker has ended, to go on with it should that worker die.
     """
@@ -39,6 +40,7 @@ class Orders:
     started: int = 0
     near: int = NEAR
     device: str | None = None
+    per_gpu: int = 1
     lease: float = SECONDS
     linger: bool = False
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from archtuna.space import Candidate
 
-FORMAT = 1
+FORMAT = 2
 
 
 def pack(candidate: Candidate, content: Mapping[str, Any]) -> memoryview:

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from archtuna.devices import seated
 from archtuna.errors import ArchtunaError, DataError
 from archtuna.evaluate import Evaluator
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.orders import Orders
 from archtuna.registry import import_blocks
-from archtuna.storage import default_url, storage_errors_named
+from archtuna.storage import Attr, clock_of, default_url, storage_errors_named
 from archtuna.study import Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
@@ -44,7 +45,11 @@ class _EventLog(logging.Handler):
         self.send({"event": "log", "level": record.levelno, "message": record.getMessage()})
 
 
-def serve(work: Callable[[Mapping[str, Any], OnEvent, Stop], str]) -> int:
+Work = Callable[[Mapping[str, Any], OnEvent, Stop], str]
+"""Does what it is told, telling of events, until it is done or stopped, and returns why it ended."""
+
+
+def serve(work: Work) -> int:
     """Be told by standard input what to do, do it, and write events and why it ended to standard output."""
     message = json.loads(sys.stdin.readline())
     # Whatever else writes to standard output, such as a print in somebody's block, must not fall among the events.
@@ -57,19 +62,24 @@ def serve(work: Callable[[Mapping[str, Any], OnEvent, Stop], str]) -> int:
             stream.write(json.dumps(event) + "\n")
             stream.flush()
 
-    log.addHandler(_EventLog(emit))
-    log.setLevel(logging.INFO)
-    log.propagate = False
     stop = Stop()
     with stop.on_signals():
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        try:
-            emit({"event": "done", "reason": work(message, emit, stop)})
-        except ArchtunaError as error:
-            emit({"event": "error", "message": str(error)})
-        except Interrupted:
-            emit({"event": "done", "reason": "interrupted"})
+        telling(work, message, emit, stop)
     return 0
+
+
+def telling(work: Work, told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> None:
+    """Do what one is told to do, and tell as events what is logged, why it ended, or what is wrong."""
+    log.addHandler(_EventLog(emit))
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    try:
+        emit({"event": "done", "reason": work(told, emit, stop)})
+    except ArchtunaError as error:
+        emit({"event": "error", "message": str(error)})
+    except Interrupted:
+        emit({"event": "done", "reason": "interrupted"})
 
 
 def _end_with_parent(grace: float = 20.0) -> None:
@@ -83,33 +93,48 @@ def _end_with_parent(grace: float = 20.0) -> None:
 
 
 @contextlib.contextmanager
-def opened(message: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]:
+def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]:
     """Open what a worker was told to work on."""
-    sys.path[:0] = [path for path in message["path"] if path not in sys.path]
-    import_blocks(message["imports"])
-    orders = Orders(**message["orders"])
-    with storage_errors_named(default_url()), Study.open(message["run"]) as study:
-        data = study.data(message.get("data"))
-        if data.fingerprint != study.spec.data["fingerprint"]:
-            raise DataError(f"the pictures of {data.source} changed since the study was made")
-        yield study, evaluator_for(study, data, study.split(data), _with_device(orders), message["evaluator"]), orders
+    _import(told)
+    with storage_errors_named(default_url()), Study.open(told["run"]) as study, _at_hand(study, told) as (made, orders):
+        yield study, made, orders
 
 
-def _with_device(orders: Orders) -> Orders:
-    """Give each worker a graphics card of its own where there are several and none was named."""
-    import torch
-
-    if orders.device is not None or torch.cuda.device_count() < 2:
-        return orders
-    return replace(orders, device=f"cuda:{orders.index % torch.cuda.device_count()}")
+def _import(told: Mapping[str, Any]) -> None:
+    sys.path[:0] = [path for path in told["path"] if path not in sys.path]
+    import_blocks(told["imports"])
 
 
-def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
-    with opened(message) as (study, evaluator, orders):
-        sampler = message["sampler"]
-        if isinstance(sampler, dict):
-            sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
-        return Worker(study, evaluator, orders, emit, stop, sampler).run()
+@contextlib.contextmanager
+def _at_hand(study: Study, told: Mapping[str, Any]) -> Iterator[tuple[Evaluator, Orders]]:
+    """Open the pictures of a study, and take a device."""
+    data, orders = study.data(told.get("data")), Orders(**told["orders"])
+    if data.fingerprint != study.spec.data["fingerprint"]:
+        raise DataError(f"the pictures of {data.source} changed since the study was made")
+    with seated(orders.device, orders.index, orders.per_gpu) as device:
+        orders = replace(orders, device=device)
+        yield evaluator_for(study, data, study.split(data), orders, told["evaluator"]), orders
+
+
+def _sampler(told: Mapping[str, Any]) -> Any:
+    sampler = told["sampler"]
+    return pickle.loads(base64.b64decode(sampler["pickle"])) if isinstance(sampler, dict) else sampler
+
+
+def _work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    with opened(told) as (study, evaluator, orders):
+        return Worker(study, evaluator, orders, emit, stop, _sampler(told)).run()
+
+
+def joined(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    """Work on a study from a machine that need not have its folder, and whose clock may be another."""
+    _import(told)
+    url = told["storage"]
+    with storage_errors_named(url), Study.join(url, told["study"], told.get("out")) as study:
+        shared = study.optuna.user_attrs[Attr.ORDERS]
+        with _at_hand(study, told) as (evaluator, orders):
+            orders = orders.joined(shared, clock_of(study.optuna._storage), time.time())
+            return Worker(study, evaluator, orders, emit, stop, _sampler(told)).run()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import logging
 import os
 import random
 import re
+import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,13 +98,14 @@ def open_storage(storage: str | BaseStorage | None, folder: Path) -> BaseStorage
     """Open a storage for Optuna.
 
     Args:
-        storage: a URL (``sqlite:///file``, ``postgresql://…``, ``journal:///file``, whatever SQLAlchemy knows), an
-            Optuna storage, which is returned as it is, or None for ``study.db`` in the run's folder.
+        storage: a URL (``sqlite:///file``, ``postgresql://…``, ``mysql://…``, whatever SQLAlchemy knows;
+            ``journal:///file`` and ``grpc://host:port`` for Optuna's journal file and proxy), an Optuna storage, which is
+            returned as it is, or None for ``study.db`` in the run's folder.
         folder: the run's folder.
 
     Raises:
         StudyError: it cannot be reached or written; the text shows the URL without its password.
-        MissingExtraError: PostgreSQL without psycopg.
+        MissingExtraError: PostgreSQL without psycopg, MySQL without PyMySQL, a proxy without grpcio.
     """
     if storage is not None and not isinstance(storage, str):
         return storage
@@ -132,7 +135,25 @@ def _open(url: str) -> BaseStorage:
 
         path = Path(url.partition("://")[2]).expanduser()
         return optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+    if scheme == "grpc":
+        return _open_proxy(url)
     return _open_server(url)
+
+
+def _open_proxy(url: str) -> BaseStorage:
+    """Open a storage behind Optuna's proxy server."""
+    from urllib.parse import urlsplit
+
+    import optuna
+
+    if importlib.util.find_spec("grpc") is None:
+        raise MissingExtraError("what speaks to a storage's proxy", "grpc")
+    parts = urlsplit(url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        proxy = optuna.storages.GrpcStorageProxy(host=parts.hostname or "localhost", port=parts.port or 13000)
+        proxy.wait_server_ready(timeout=CONNECT_SECONDS)
+    return proxy
 
 
 def _open_sqlite(url: str) -> BaseStorage:
@@ -173,29 +194,61 @@ def _begin_immediate(engine: Engine) -> None:
         pass
 
 
+_DRIVERS = {
+    "postgresql": ("postgresql", "psycopg", "PostgreSQL"),
+    "postgres": ("postgresql", "psycopg", "PostgreSQL"),
+    "mysql": ("mysql", "pymysql", "MySQL"),
+    "mariadb": ("mysql", "pymysql", "MySQL"),
+}
+"""Of a URL's scheme: the dialect, which is also the name of the extra, the driver where none is named, and its name."""
+
+
 def _open_server(url: str) -> BaseStorage:
     from sqlalchemy.engine import make_url
 
     parsed = make_url(url)
     arguments: dict[str, Any] = {}
-    if parsed.get_backend_name() in ("postgresql", "postgres"):
-        driver = parsed.drivername.partition("+")[2] or "psycopg"
+    backend, _, driver = parsed.drivername.partition("+")
+    if backend in _DRIVERS:
+        backend, usual, name = _DRIVERS[backend]
+        driver = driver or usual
         if importlib.util.find_spec(driver) is None:
-            raise MissingExtraError(f"the PostgreSQL driver {driver}", "postgresql")
-        parsed = parsed.set(drivername=f"postgresql+{driver}")
-        if driver in ("psycopg", "psycopg2"):
-            arguments = {"application_name": "archtuna", "connect_timeout": CONNECT_SECONDS, **NOTICES_A_DEAD_LINE}
-            arguments = {k: v for k, v in arguments.items() if k not in parsed.query}
+            raise MissingExtraError(f"the {name} driver {driver}", backend)
+        parsed = parsed.set(drivername=f"{backend}+{driver}")
+    if driver in ("psycopg", "psycopg2"):
+        arguments = {"application_name": "archtuna", "connect_timeout": CONNECT_SECONDS, **NOTICES_A_DEAD_LINE}
+    elif driver == "pymysql":
+        arguments = {"connect_timeout": CONNECT_SECONDS}
+    arguments = {k: v for k, v in arguments.items() if k not in parsed.query}
     options = {"pool_pre_ping": True, "pool_size": 1, "max_overflow": 2, "connect_args": arguments}
     for attempt in range(5):
         try:
-            return _rdb(parsed, options)
+            storage = _rdb(parsed, options)
+            _widen(engine_of(storage))
+            return storage
         except Exception as error:
             # Workers that create the tables of one new database at once fail on each other, and succeed a moment later.
-            if attempt == 4 or not re.search(r"already exists|duplicate key|UniqueViolation", str(error)):
+            if attempt == 4 or not re.search(r"already exists|[Dd]uplicate (key|entry)|UniqueViolation", str(error)):
                 raise
             time.sleep(random.uniform(0.1, 0.5))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _widen(engine: Engine) -> None:
+    """Let attributes be longer than the 64 kB that Optuna's columns hold in MySQL: a traceback or a large network may be."""
+    from sqlalchemy import inspect
+
+    if engine.dialect.name not in ("mysql", "mariadb"):
+        return
+    tables = [f"{of}_{kind}_attributes" for of in ("study", "trial") for kind in ("user", "system")]
+    narrow = [t for t in tables if str(_column(inspect(engine), t, "value_json")).upper() == "TEXT"]
+    with engine.begin() as connection:
+        for table in narrow:
+            connection.exec_driver_sql(f"ALTER TABLE {table} MODIFY value_json LONGTEXT")
+
+
+def _column(inspector: Any, table: str, name: str) -> Any:
+    return next(column["type"] for column in inspector.get_columns(table) if column["name"] == name)
 
 
 def _rdb(url: URL, options: dict[str, Any]) -> BaseStorage:
@@ -339,7 +392,8 @@ def storage_errors() -> tuple[type[Exception], ...]:
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    return (StorageInternalError, SQLAlchemyError)
+    grpc = sys.modules.get("grpc")  # Loaded with a proxy.
+    return (StorageInternalError, SQLAlchemyError, *((grpc.RpcError,) if grpc else ()))
 
 
 def default_url(environment: dict[str, str] | None = None) -> str | None:

@@ -117,6 +117,7 @@ class Worker:
         emit: told of each event.
         stop: whether a stop was asked for.
         sampler: which draws; see ``make_sampler``.
+        prepare: called before each evaluation.
     """
 
     study: Study
@@ -125,6 +126,7 @@ class Worker:
     emit: OnEvent
     stop: Stop
     sampler: str | BaseSampler | None = None
+    prepare: Callable[[], None] = lambda: None
     _front: list[int] = field(default_factory=list, init=False)
     _unsure: bool = field(default=True, init=False)
     _saved: bool = field(default=False, init=False)
@@ -200,11 +202,8 @@ class Worker:
         if not self._lingers:
             self._lingers = True
             log.info("%d trials are with other workers: waiting, to go on with them should their workers die", running)
-        try:
-            with self.stop.interruptible():
-                time.sleep(self.orders.lease / RENEWALS)
-        except Interrupted:
-            pass  # The next look at the study ends the work.
+        with suppress(Interrupted):  # The next look at the study ends the work.
+            self.stop.wait(self.orders.lease / RENEWALS)
         return True
 
     def _next(self) -> str | None:
@@ -348,6 +347,7 @@ class Worker:
         found = self.elsewhere.get(proposal.evaluation)
         if found is not None:
             return self._reuse(lease, proposal, found)
+        self.prepare()
         try:
             progress = self._run(lease, proposal)
         except Stopped as stopped:
@@ -478,8 +478,7 @@ class Worker:
                 told = True
                 log.warning("trial %d %s, and waits: %s", lease.number, why, problem)
                 self.emit({"event": "waits", "number": lease.number, "reason": problem})
-            with self.stop.interruptible():
-                time.sleep(FILES_PAUSE)
+            self.stop.wait(FILES_PAUSE)
             if self.pulse.lost.is_set():
                 raise LeaseLost
 

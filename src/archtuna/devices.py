@@ -1,0 +1,129 @@
+"""What of a machine one worker takes: cores, and a graphics card of its own, or its share of one.
+
+Workers that know nothing of each other leave word in the machine's temporary folder, which nobody has to take back when they
+are killed: locks end with their process, and so do the numbers of processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+log = logging.getLogger("archtuna")
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use, by its affinity and by its container's quota."""
+    import joblib
+
+    return max(1, joblib.cpu_count())
+
+
+def threads_of(workers: int) -> dict[str, str]:
+    """Return the environment that gives each of some workers of this machine its share of the cores."""
+    return dict.fromkeys(THREADS, str(max(1, usable_cores() // workers)))
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[Callable[[], None]]:
+    """Give what sets this process's threads to its share of the cores among the workers that are on the machine just then.
+
+    Two that train with two threads each on two cores take five times as long as with one each. Where the environment says how
+    many threads there are to be, as it does in a crew, that holds.
+    """
+    import torch
+
+    if any(name in os.environ for name in THREADS[:2]):
+        yield lambda: None
+        return
+    # Torch counts the machine's cores, of which a container has perhaps two.
+    before, cores = torch.get_num_threads(), usable_cores()
+    mine = _folder() / f"worker-{os.getpid()}"
+    mine.touch()
+    try:
+        yield lambda: torch.set_num_threads(max(1, min(before, cores // _alive())))
+    finally:
+        mine.unlink(missing_ok=True)
+        torch.set_num_threads(before)
+
+
+def _alive() -> int:
+    """Return how many workers that take what cores there are run on this machine."""
+    import psutil
+
+    pids = (int(path.name.partition("-")[2]) for path in _folder().glob("worker-*"))
+    return max(1, sum(psutil.pid_exists(pid) for pid in pids))
+
+
+@contextlib.contextmanager
+def seated(device: str | None = None, index: int = 0, per_gpu: int = 1) -> Iterator[str | None]:
+    """Hold a graphics card that no other worker of this machine holds, and give its name; None where there is none to choose.
+
+    Args:
+        device: one that was named, which is given as it is.
+        index: of this worker, by which a card is chosen when all are taken.
+        per_gpu: how many workers may hold one card, each with its share of the memory.
+    """
+    import torch
+
+    count = 0 if device is not None else torch.cuda.device_count()
+    if not count:
+        yield device
+        return
+    with contextlib.ExitStack() as held:
+        number = _seat(held, count, per_gpu)
+        if number is None:
+            number = index % count
+            words = (
+                "every graphics card of this machine has its workers: cuda:%d gets one more (--per-gpu N plans for it)"
+            )
+            log.warning(words, number)
+        if per_gpu > 1:
+            torch.cuda.set_per_process_memory_fraction(1.0 / per_gpu, number)
+        yield f"cuda:{number}"
+
+
+def _seat(held: contextlib.ExitStack, count: int, per_gpu: int) -> int | None:
+    """Take the first free seat, one on each card before a second on any, and return the card's number, or None."""
+    for seat in range(per_gpu):
+        for number in range(count):
+            lock = _lock(f"gpu-{_physical(number)}-{seat}")
+            if lock is not None:
+                held.callback(lock.release)
+                return number
+    return None
+
+
+def _lock(name: str) -> BaseFileLock | None:
+    """Return a lock of this machine, held, or None where another worker holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(_folder() / f"{name}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock
+
+
+def _physical(number: int) -> str:
+    """Return what names a card for all processes, of which each may see others."""
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if part.strip()]
+    return visible[number].replace("/", "-") if number < len(visible) else str(number)
+
+
+def _folder() -> Path:
+    """Return where the workers of this machine and user know of each other."""
+    folder = Path(tempfile.gettempdir()) / f"archtuna-{os.getuid() if hasattr(os, 'getuid') else 'workers'}"
+    folder.mkdir(exist_ok=True)
+    return folder
