@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from archtuna import __version__
@@ -390,3 +392,39 @@ def test_predict_goes_on_after_a_broken_picture(a_run):
     assert "a.jpg" in done.stderr
     assert done.stdout.startswith("mixed/b.jpg: ")
     assert done.stdout.count(",") == 2
+
+
+@pytest.mark.slow
+def test_a_password_among_the_arguments_is_soon_in_no_list_of_processes(tmp_path):
+    url = "postgresql://ada:hunter2@127.0.0.1:1/nets"
+    for given in (["--storage", url], [f"--storage={url}"]):
+        with subprocess.Popen(
+            [sys.executable, "-m", "archtuna", "status", "--study", "photos", *given], stderr=subprocess.PIPE, text=True
+        ) as process:
+            titles, me = [], psutil.Process(process.pid)
+            with contextlib.suppress(psutil.Error):
+                while process.poll() is None:
+                    titles.append(" ".join(me.cmdline()))
+            err = process.stderr.read()
+        assert process.returncode == 1
+        assert "cannot open the study's storage postgresql://ada:***@127.0.0.1:1/nets" in err
+        assert "hunter2" not in err
+        hidden = [title for title in titles if "ada:***@" in title]
+        assert hidden
+        assert titles[-len(hidden) :] == hidden or titles[-1] == "", "the password came back"
+
+
+def test_init_makes_a_study_for_workers_to_join(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "photos", each=12)
+    storage = f"sqlite:///{tmp_path}/all.db"
+    made = ("init", "search.yaml", "--data", "photos", "--study", "photos", "--storage", storage)
+    code, _, err = run(capsys, *made)
+    assert (code, "a study needs a folder for its run\nhint: --out RUN" in err) == (1, True)
+    for _ in range(2):  # The file is there the second time.
+        code, out, err = run(capsys, *made, "--out", "run")
+        assert code == 0, err
+        assert out == f"made the study 'photos' in {storage}; next, anywhere: archtuna worker --study photos\n"
+    code, out, _ = run(capsys, "status", "--study", "photos", "--storage", storage, "--json")
+    assert (json.loads(out)["wanted"], json.loads(out)["trials"]["complete"]) == (40, 0)
+    assert (tmp_path / "run" / "search.yaml").read_text() == (tmp_path / "search.yaml").read_text()

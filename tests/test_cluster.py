@@ -6,9 +6,11 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import kubernetes_validate
 import yaml
 
 from archtuna.cli import _parser
@@ -23,6 +25,7 @@ def test_the_commands_of_the_templates_are_taken() -> None:
     assert program == "archtuna"
     assert _parser().parse_args(arguments).study == "photos"
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    kubernetes_validate.validate(job, "1.31", strict=True)
     assert (pod["restartPolicy"], job["apiVersion"]) == ("Never", "batch/v1")
     for text in ((CLUSTER / name).read_text() for name in ("slurm.sh", "kubernetes.yaml")):
         (line,) = re.findall(r"^# *archtuna (search .*)$", text, re.MULTILINE)
@@ -38,7 +41,9 @@ def test_an_end_that_a_scheduler_asks_for_reaches_the_worker(tmp_path: Path) -> 
     )
     stub.chmod(0o755)
     script = CLUSTER / "slurm.sh"
-    subprocess.run(["bash", "-n", str(script)], check=True)
+    checker = Path(sys.executable).with_name("shellcheck")
+    checked = subprocess.run([checker, script], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
     given = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "STUDY": "photos",

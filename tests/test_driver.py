@@ -432,3 +432,16 @@ def test_garbage_is_told_and_what_is_needed_is_not(tmp_path: Path) -> None:
         "99-1.pt": (5, "a point to go on from of a trial that has ended"),
         "4-1.pt": (5, "a point to go on from of a worker that has lost the trial"),
     }
+
+
+@pytest.mark.slow
+def test_a_password_may_stand_in_pgpass(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    secret = tmp_path / "pgpass"
+    secret.write_text(f"127.0.0.1:{server.port}:*:postgres:{PASSWORD}\n")
+    secret.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(secret))
+    url = f"postgresql://postgres@127.0.0.1:{server.port}/postgres"
+    study, _ = recorded(tmp_path, evaluator="searches:instant", workers=2, trials=4, storage=url, name="pgpass")
+    assert study.counts()["complete"] == 4
+    with Study.open(tmp_path / "run") as again:
+        assert len(again.trials()) >= 4

@@ -32,8 +32,11 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    if argv is None:
+        _hide_passwords()
     parser = _parser()
     arguments = parser.parse_args(argv)
+    _restore_password(arguments)
     if arguments.run is None:
         parser.print_help()
         return 2
@@ -54,6 +57,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{place}")
+
+
+HIDDEN = "ARCHTUNA_HIDDEN_STORAGE"
+"""The environment variable through which a storage's URL comes when it was an argument with a password."""
+
+
+def _hide_passwords() -> None:
+    """Begin again, with the storage's URL in the environment, where its password is an argument that others could list."""
+    if os.name != "posix" or HIDDEN in os.environ or not any("://" in text for text in sys.argv):
+        return
+    from archtuna.storage import has_password, redact
+
+    urls = {text: text.partition("=")[2] if text.startswith("--") else text for text in sys.argv}
+    secret = {text: url for text, url in urls.items() if has_password(url)}
+    if len(secret) != 1:
+        return
+    ((text, url),) = secret.items()
+    shown = [redact(url).join(part.split(url)) if part == text else part for part in sys.orig_argv[1:]]
+    os.execve(sys.executable, [sys.executable, *shown], {**os.environ, HIDDEN: url})
+
+
+def _restore_password(arguments: argparse.Namespace) -> None:
+    url = os.environ.pop(HIDDEN, None)
+    if url is not None and getattr(arguments, "storage", None):
+        arguments.storage = url
 
 
 def _import_blocks(modules: Sequence[str]) -> None:
@@ -148,6 +176,10 @@ def _flag(parser: argparse.ArgumentParser, *names: str) -> None:
         ),
         "study": ("--study", {"metavar": "NAME", "help": "name of the study in its storage"}),
         "storage": ("--storage", {"help": "database URL; by default the run's own file, or $ARCHTUNA_STORAGE"}),
+        "artifacts": (
+            "--artifacts",
+            {"metavar": "URL", "help": "where weights go instead of RUN: s3://bucket/folder, or another folder"},
+        ),
         "input-size": ("--input-size", {"type": _size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
         "epochs": ("--epochs", {"type": _count, "metavar": "N", "help": "epochs of a training"}),
         "run": ("folder", {"metavar": "RUN", "help": "folder of a search"}),
@@ -203,7 +235,10 @@ def _init(verbs: Any) -> None:
     parser.add_argument("--classes", type=_count, metavar="N", help="number of classes; by default the data's")
     parser.add_argument("--space", metavar="NAME", help="a ready space; by default rows that fit the pictures' size")
     parser.add_argument("--list", action="store_true", help="list the ready spaces")
-    _flag(parser, "data", "input-size", "json")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder of the run, with --study, which makes the study for workers to join"
+    )
+    _flag(parser, "data", "input-size", "study", "storage", "artifacts", "json")
 
 
 def _run_init(arguments: argparse.Namespace) -> None:
@@ -213,6 +248,9 @@ def _run_init(arguments: argparse.Namespace) -> None:
         _list_spaces(arguments)
         return
     path = Path(arguments.file)
+    if arguments.study is not None and path.exists():
+        _init_study(arguments)
+        return
     if path.exists():
         raise SpecError("exists already", file=str(path), hint="name another file")
     text = starter(
@@ -220,11 +258,31 @@ def _run_init(arguments: argparse.Namespace) -> None:
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+    if arguments.study is not None:
+        _init_study(arguments)
+        return
     if arguments.json:
         _print_json({"file": str(path), "space": arguments.space})
         return
     data = "" if arguments.data else " --data DATA"
     print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
+
+
+def _init_study(arguments: argparse.Namespace) -> None:
+    """Make the study of a search file, and leave the work to those who join it."""
+    from archtuna.driver import search
+
+    if arguments.out is None:
+        raise StudyError("a study needs a folder for its run", hint="--out RUN")
+    with search(
+        Path(arguments.file), arguments.data, out=arguments.out, name=arguments.study, storage=arguments.storage,
+        artifacts=arguments.artifacts, input_size=arguments.input_size, workers=0,
+    ) as study:  # fmt: skip
+        if arguments.json:
+            _print_json({"file": arguments.file, "study": study.name, "folder": str(study.folder)})
+        else:
+            where = study.storage_url or study.folder
+            print(f"made the study '{study.name}' in {where}; next, anywhere: archtuna worker --study {study.name}")
 
 
 def _list_spaces(arguments: argparse.Namespace) -> None:
@@ -284,9 +342,6 @@ def _search(verbs: Any) -> None:
     parser.add_argument(
         "--workers", type=_count_or_zero, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
     )
-    parser.add_argument(
-        "--artifacts", metavar="URL", help="where weights go instead of RUN: s3://bucket/folder, or another folder"
-    )
     parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
     parser.add_argument("--seed", type=int, metavar="N", help="of the search")
     parser.add_argument(
@@ -313,7 +368,7 @@ def _search(verbs: Any) -> None:
         metavar="ADDRESS",
         help="let actors of a Ray cluster be the workers: auto, host:6379 or ray://host:10001",
     )
-    _flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "json")
+    _flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "json")
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
