@@ -2,8 +2,8 @@
 
     python benchmarks/points.py [--epochs 8] [--out benchmarks/results/points.md]
 
-Networks and pictures are those of ``epoch.py``. The point holds model, optimiser, schedule, average, random states and the best
-weights so far; it is packed and written as a worker does it.
+Networks and pictures are those of ``epoch.py``. The point holds model, optimiser, schedule, average, random states and the
+best weights so far; it is packed and written as a worker does it.
 """
 
 from __future__ import annotations

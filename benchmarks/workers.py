@@ -88,9 +88,10 @@ def main() -> None:
     lines = [
         "# A second worker on a second core",
         "",
-        f"Real training, {options.epochs} epochs of 1,200 pictures of 48x48 a trial, {options.trials} trials a worker, SQLite; the "
-        f"median of {options.rounds} rounds, and the range. torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. Made by `python benchmarks/workers.py`.",
+        f"Real training, {options.epochs} epochs of 1,200 pictures of 48x48 a trial, {options.trials} trials a worker; "
+        f"the median of {options.rounds} rounds, and the range. torch {torch.__version__}, Python "
+        f"{platform.python_version()}, {platform.machine()} CPU, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}. Made by "
+        "`python benchmarks/workers.py`.",
         "",
         "| | trials a minute | against one worker with one thread |",
         "|---|---|---|",

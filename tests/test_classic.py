@@ -1,20 +1,17 @@
 """The classic case from end to end: the published file, four objectives, two processes, every checkpoint read back."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+import forked
 from archtuna.study import Study
 from pictures import folder
 from spaces import CLASSIC
 
 
 def archtuna(*arguments, cwd):
-    done = subprocess.run(
-        [sys.executable, "-m", "archtuna", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
-    )
+    done = forked.archtuna(*arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

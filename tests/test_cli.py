@@ -14,6 +14,7 @@ from archtuna import __version__
 from archtuna.cli import main
 from archtuna.errors import ArchtunaError
 from archtuna.schedule import Schedule
+from forked import archtuna
 from pictures import folder
 from spaces import SEED, SMALL
 
@@ -26,9 +27,7 @@ def run(capsys, *arguments):
 
 def started(*arguments, **options):
     """Run the command line in a process of its own, as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "archtuna", *map(str, arguments)], capture_output=True, text=True, **options
-    )
+    return archtuna(*arguments, **options)
 
 
 @pytest.fixture()

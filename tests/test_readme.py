@@ -1,6 +1,7 @@
 """What the README says is what happens: its files parse, its commands and its Python run, its map is the tree."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from archtuna.model import check_output
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
+from forked import archtuna
 from pictures import folder
 from spaces import SEED
 
@@ -52,6 +54,10 @@ def test_ready_spaces_a_schema_and_a_block_of_ones_own_are_as_they_are_shown(tmp
 
 
 def run(command, folder):
+    if not re.search(r"[$|>;&]", command):
+        program, *words = shlex.split(command)
+        assert program == "archtuna"
+        return archtuna(*words, cwd=folder)
     command = command.replace("archtuna", f"{sys.executable} -m archtuna", 1)
     return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import archtuna as at
+import forked
 from archtuna.checkpoint import load, save
 from archtuna.data import Preprocess
 from archtuna.errors import BlockImportError, CheckpointError, ShapeError, SpecError
@@ -271,9 +272,7 @@ def test_a_checkpoint_says_which_module_it_needs(tmp_path, monkeypatch):
 
 
 def archtuna(*arguments, cwd, fails=False):
-    done = subprocess.run(
-        [sys.executable, "-m", "archtuna", *map(str, arguments)], capture_output=True, text=True, cwd=cwd
-    )
+    done = forked.archtuna(*arguments, cwd=cwd)
     assert done.returncode == (1 if fails else 0), done.stderr
     return done.stderr if fails else done.stdout
 

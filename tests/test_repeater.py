@@ -18,6 +18,7 @@ from archtuna import checkpoint
 from archtuna.data import Batches
 from archtuna.driver import repeat, search
 from archtuna.errors import StudyError, TrialError
+from archtuna.interrupts import Stop
 from archtuna.objective import objectives_of, oriented, pareto_ranks
 from archtuna.repeater import contenders, lacking, runs_to_do, seeds_of
 from archtuna.repeats import read_runs
@@ -373,3 +374,29 @@ def test_workers_share_repeats_in_postgresql(server: Server, tmp_path: Path) -> 
     with study:
         assert {trial.runs for trial in study.front()} == {2}
     assert PASSWORD not in (tmp_path / "run" / "study.json").read_text()
+
+
+def test_an_interrupted_run_goes_on_after_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it comes to is what a run comes to that nobody interrupted, to the last bit."""
+    for name in ("whole", "cut"):
+        search(TWO, pictures(tmp_path), out=tmp_path / name, trials=1, training={"epochs": 4}, stopping=False).close()
+    whole = repeat(tmp_path / "whole", 1)
+    stop = Stop()
+    monkeypatch.setattr("archtuna.repeater.Stop", lambda: stop)
+
+    def end(event: dict[str, Any]) -> None:
+        stop.requested |= event["event"] == "epoch" and event["epoch"] == 3
+
+    cut = repeat(tmp_path / "cut", 1, on_event=end)
+    assert list(cut.artifacts.points()) == ["0s1"]
+    assert cut.garbage() == []
+    monkeypatch.setattr("archtuna.repeater.Stop", Stop)
+    events: list[dict[str, Any]] = []
+    again = repeat(tmp_path / "cut", 1, on_event=events.append)
+    told = [(event["event"], event["epoch"]) for event in events if event["event"] in ("resumed", "epoch")]
+    assert told[0][0] == "resumed"
+    assert told[-1] == ("epoch", 4)
+    assert again.candidate(0).again[0].metrics == whole.candidate(0).again[0].metrics
+    assert again.artifacts.points() == {}
+    again.artifacts.keep_point("0s1", 9, b"late")
+    assert [one.why for one in again.garbage()] == ["a point to go on from of a run that has ended"]

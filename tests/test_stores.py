@@ -129,7 +129,7 @@ def test_another_machine_goes_on_with_a_trial(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: float, epoch: int
 ) -> None:
     """The first worker is stopped in its second epoch; the second has neither its folder nor its disk."""
-    monkeypatch.setattr("archtuna.worker.POINT_SPACING", spacing)
+    monkeypatch.setattr("archtuna.artifacts.POINT_SPACING", spacing)
     stop = Stop()
     monkeypatch.setattr("archtuna.driver.Stop", lambda: stop)
 

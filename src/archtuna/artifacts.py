@@ -12,18 +12,39 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from archtuna.errors import StudyError
-from archtuna.files import Place, Unreachable, answering, delete, listing, read_bytes, rename, write_atomically
+from archtuna.files import (
+    Place,
+    Unreachable,
+    answering,
+    delete,
+    is_remote,
+    listing,
+    read_bytes,
+    rename,
+    write_atomically,
+)
 
 log = logging.getLogger("archtuna")
 
 _KEPT = re.compile(r"(\d+)\.safetensors")
 _STAGED = re.compile(r"\.(\d+)-(\d+)\.safetensors")
-_POINT = re.compile(r"(\d+)-(\d+)\.pt")
+_POINT = re.compile(r"(\d+(?:s\d+)?)-(\d+)\.pt")
+
+POINT_SPACING = 10.0
+"""Into an object store points go no oftener than that they take a tenth of the time."""
+
+Training = int | str
+"""What names a training: the number of its trial, or ``run_name`` where a trial is trained again with another seed."""
+
+
+def run_name(number: int, seed: int) -> str:
+    """Return what names the training of a trial with another seed."""
+    return f"{number}s{seed}"
 
 
 @dataclass(frozen=True)
@@ -94,40 +115,40 @@ class Artifacts:
 
     def takes(self) -> dict[int, list[int]]:
         """Return the takes of which weights are staged, by the number of their trial."""
-        return _numbered(self.folder / "checkpoints", _STAGED)
+        return {int(name): takes for name, takes in _takes_in(self.folder / "checkpoints", _STAGED).items()}
 
     # points
 
-    def point(self, number: int, take: int) -> Place:
-        """Return where a worker writes the state of a trial's training; see ``resume``."""
-        return self.folder / "resume" / f"{number}-{take}.pt"
+    def point(self, training: Training, take: int) -> Place:
+        """Return where a worker writes the state of a training; see ``resume``."""
+        return self.folder / "resume" / f"{training}-{take}.pt"
 
-    def keep_point(self, number: int, take: int, content: bytes | memoryview) -> None:
+    def keep_point(self, training: Training, take: int, content: bytes | memoryview) -> None:
         """Write the point of a worker, over its last one.
 
         Raises:
             OSError: it cannot be written; the last one still is there.
         """
         # A power cut may lose it, and then the training begins anew; waiting for the disk in each epoch would cost more.
-        write_atomically(self.point(number, take), content, durable=False)
+        write_atomically(self.point(training, take), content, durable=False)
 
-    def last_point(self, number: int) -> bytes | None:
-        """Return the point of the worker that took a trial last and left one that can be read.
+    def last_point(self, training: Training) -> bytes | None:
+        """Return the point of the worker that took a training last and left one that can be read.
 
         Raises:
             Unreachable: nobody can say.
         """
-        takes = self.points().get(number)
+        takes = self.points().get(str(training))
         try:
-            return read_bytes(self.point(number, max(takes))) if takes else None
+            return read_bytes(self.point(training, max(takes))) if takes else None
         except Unreachable:
             raise
         except OSError:
             return None
 
-    def points(self) -> dict[int, list[int]]:
-        """Return the takes that left a point, by the number of their trial."""
-        return _numbered(self.folder / "resume", _POINT)
+    def points(self) -> dict[str, list[int]]:
+        """Return the takes that left a point, by the name of their training."""
+        return _takes_in(self.folder / "resume", _POINT)
 
     # ends
 
@@ -140,17 +161,19 @@ class Artifacts:
         paths = [path for folder in folders if folder.is_dir() for path in folder.glob(".*.tmp")]
         return [path for path in sorted(paths) if path.stat().st_mtime < before]
 
-    def forget(self, number: int) -> None:
-        """Delete what a trial that has ended left on the way, but not its weights."""
-        for take in self.points().get(number, ()):
-            _delete(self.point(number, take))
-        for take in self.takes().get(number, ()):
-            _delete(self.staged(number, take))
+    def forget(self, training: Training) -> None:
+        """Delete what a training that has ended left on the way, but not its weights."""
+        for take in self.points().get(str(training), ()):
+            _delete(self.point(training, take))
+        if isinstance(training, int):
+            for take in self.takes().get(training, ()):
+                _delete(self.staged(training, take))
 
-    def give_up(self, number: int, take: int) -> None:
-        """Delete what a worker wrote of a trial that it has lost."""
-        _delete(self.point(number, take))
-        _delete(self.staged(number, take))
+    def give_up(self, training: Training, take: int) -> None:
+        """Delete what a worker wrote of a training that it has lost."""
+        _delete(self.point(training, take))
+        if isinstance(training, int):
+            _delete(self.staged(training, take))
 
     def remove(self, numbers: Collection[int]) -> None:
         """Delete the weights of trials."""
@@ -158,12 +181,39 @@ class Artifacts:
             _delete(self.weights(number))
 
 
-def _numbered(folder: Place, pattern: re.Pattern[str]) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+class Points:
+    """Keeps the points of one worker: a disk without room for them is no reason to stop.
+
+    Args:
+        artifacts: where they go.
+    """
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self.artifacts, self._is_remote = artifacts, is_remote(artifacts.folder)
+        self._next, self._has_told = 0.0, False
+
+    def keep(self, training: Training, take: int, pause: Callable[[], bytes | memoryview] | None) -> None:
+        """Write a point, unless there is none, or it is too early for a store."""
+        begun = time.monotonic()
+        if pause is None or begun < self._next:
+            return
+        try:
+            self.artifacts.keep_point(training, take, pause())
+        except OSError as error:
+            if not self._has_told:
+                self._has_told = True
+                log.warning("no points to go on from are kept: %s", error.strerror or error)
+        if self._is_remote:
+            now = time.monotonic()
+            self._next = now + (now - begun) * POINT_SPACING
+
+
+def _takes_in(folder: Place, pattern: re.Pattern[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
     for name in listing(folder):
         match = pattern.fullmatch(name)
         if match:
-            found.setdefault(int(match[1]), []).append(int(match[2]))
+            found.setdefault(match[1], []).append(int(match[2]))
     return found
 
 

@@ -1,18 +1,20 @@
 """One worker of the repeats: the networks of the front, trained again with other seeds until all of it have their runs.
 
-Killed at any moment, it loses the run that it was in, which the next start takes up again. ``python -m archtuna.repeater`` is
-one of several, told what to do as ``archtuna.serving`` says.
+Killed at any moment, it loses the epoch that it was in: another goes on with the run, now or at the next start.
+``python -m archtuna.repeater`` is one of several, told what to do as ``archtuna.serving`` says.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from archtuna.artifacts import Points, run_name
+from archtuna.devices import seated
 from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
 from archtuna.interrupts import Interrupted, Stop
@@ -106,6 +108,10 @@ class _Task:
     def claim(self) -> int:
         return self.lease.number
 
+    @property
+    def name(self) -> str:
+        return run_name(self.trial.number, self.wanted.seed)
+
 
 @dataclass
 class Repeater:
@@ -134,7 +140,7 @@ class Repeater:
         Raises:
             StudyError: an error in somebody's code, or the storage stayed away.
         """
-        self.me = this_worker()
+        self.me, self._points = this_worker(), Points(self.study.artifacts)
         with storage_errors_named():
             self.repeats = with_retries(partial(Repeats, self.study.optuna), what="open the repeats")
             self._front = [trial.number for trial in self.study.front()]
@@ -180,6 +186,7 @@ class Repeater:
             self._release(task)
             self.emit({"event": "handed-back", "number": task.trial.number, "seed": task.wanted.seed})
         except LeaseLost:
+            self.study.artifacts.give_up(task.name, task.claim)
             self.emit({"event": "lost", "number": task.trial.number, "seed": task.wanted.seed})
         except (TrialError, ShapeError) as error:
             self._fail(task, f"{getattr(error, 'reason', 'shape')}: {error.message}")
@@ -209,10 +216,14 @@ class Repeater:
         candidate = Candidate(trial.architecture, recipe.replace(seed=seed), trial.decisions)
         named = {"number": trial.number, "seed": seed}
         self.emit({"event": "repeat", **named, "costs": dict(trial.costs), "epochs": recipe.epochs})
-        for progress in epochs_of(self.evaluator, candidate, self.stop):
-            self.emit({"event": "epoch", **named, **told_of(progress)})
+        paused = self.study.artifacts.last_point(task.name)
+        for progress in epochs_of(self.evaluator, candidate, self.stop, paused):
+            event = "resumed" if progress.taken_up else "epoch"
+            self.emit({"event": event, **named, **told_of(progress)})
             if self.pulse.lost.is_set():
                 raise LeaseLost
+            if progress.epoch < progress.epochs:
+                self._points.keep(task.name, task.claim, progress.pause)
         return progress
 
     def _record(self, task: _Task, progress: Progress) -> None:
@@ -226,11 +237,13 @@ class Repeater:
         attrs = {Attr.RESULT: recorded(progress)}
         what = f"record trial {number} with seed {seed}"
         with_retries(partial(self.repeats.complete, task.claim, values, attrs), what=what)
+        self.study.artifacts.forget(task.name)
         with_retries(partial(self._tell, task, named, progress.seconds), what="read the front")
 
     def _fail(self, task: _Task, reason: str) -> None:
         number, seed = task.trial.number, task.wanted.seed
         with_retries(partial(self.repeats.fail, task.claim, reason), what=f"record trial {number} with seed {seed}")
+        self.study.artifacts.forget(task.name)
         self.emit({"event": "repeat-failed", "number": number, "seed": seed, "reason": reason})
 
     def _tell(self, task: _Task, values: Mapping[str, float], seconds: float) -> None:
@@ -286,8 +299,9 @@ def train_again(
     """
     emit(_start_event(study, again, orders))
     if orders.workers == 1:
-        stop, made = Stop(), evaluator_for(study, data, study.split(data), orders, evaluator)
-        with stop.on_signals():
+        stop = Stop()
+        with stop.on_signals(), seated(orders.device) as device:
+            made = evaluator_for(study, data, study.split(data), replace(orders, device=device), evaluator)
             reason = Repeater(study, made, again, emit, stop, orders.lease).run()
     else:
         reason = crew({"again": asdict(again), "data": data.source})

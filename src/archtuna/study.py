@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archtuna.architecture import Architecture
-from archtuna.artifacts import Artifacts
+from archtuna.artifacts import Artifacts, run_name
 from archtuna.errors import StudyError, nearest
 from archtuna.files import Place, answering, listing, place_of
 from archtuna.leases import worker_of
@@ -582,7 +582,8 @@ class Study:
 
     def _settle(self) -> None:
         """Finish what workers that died left half done: weights take their place, and points of ended trials go."""
-        for number in self._finished({**self.artifacts.takes(), **self.artifacts.points()}):
+        points = (int(name) for name in self.artifacts.points() if name.isdigit())
+        for number in self._finished([*self.artifacts.takes(), *points]):
             self._settled(number)
             self.artifacts.forget(number)
 
@@ -604,7 +605,8 @@ class Study:
             age: seconds after which a file that was never finished is nobody's.
         """
         self.ledger.refresh()
-        kept, takes, points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
+        kept, takes, found_points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
+        points = {int(name): numbers for name, numbers in found_points.items() if name.isdigit()}
         wanted = trials_to_keep(self.ledger.points, self.ledger.numbers, near) | {t.number for t in self._front()}
         ended, count = self._finished({**kept, **takes, **points}), len(self.ledger.trials)
         found = []
@@ -623,6 +625,15 @@ class Study:
                         found.append((place(number, take), f"{what} of a trial that has ended"))
                     elif take < max(numbers):
                         found.append((place(number, take), f"{what} of a worker that has lost the trial"))
+        done = {run_name(number, run.seed) for number, runs in self._again().items() for run in runs}
+        for name in (name for name in found_points if not name.isdigit()):
+            for take in found_points[name]:
+                if name in done:
+                    found.append((self.artifacts.point(name, take), "a point to go on from of a run that has ended"))
+                elif take < max(found_points[name]):
+                    found.append(
+                        (self.artifacts.point(name, take), "a point to go on from of a worker that lost the run")
+                    )
         found += [(path, "half a file of a writer that died") for path in self.artifacts.torn(age)]
         sizes = {path: size for folder in {path.parent for path, _ in found} for path, size in _sizes_in(folder)}
         return [Garbage(path, sizes[path], why) for path, why in found if path in sizes]

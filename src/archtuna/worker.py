@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import TrialState
 
+from archtuna.artifacts import Points
 from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StorageAway, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress, Resumable, TrainEvaluator, evaluator_of
-from archtuna.files import Unreachable, is_remote
+from archtuna.files import Unreachable
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
 from archtuna.ledger import recorded
@@ -54,8 +55,6 @@ SAME_FAILURES = 3
 """Trials that may fail at the same place before the study ends with that error."""
 
 FILES_PAUSE = 5.0
-POINT_SPACING = 10.0
-"""Into an object store points go no oftener than that they take a tenth of the time."""
 REPORT_PATIENCE = 5.0
 """Seconds that a report at a rung waits for a storage that is away; then training goes on, and the next one tells it."""
 
@@ -131,12 +130,10 @@ class Worker:
     _unsure: bool = field(default=True, init=False)
     _saved: bool = field(default=False, init=False)
     _lingers: bool = field(default=False, init=False)
-    _no_points: bool = field(default=False, init=False)
-    _next_point: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.me, self.ledger, self.artifacts = this_worker(), self.study.ledger, self.study.artifacts
-        self._is_remote = is_remote(self.artifacts.folder)
+        self.points = Points(self.artifacts)
         self.ledger.refresh()
         self._front = self.study.front_numbers()
         self._rungs = RungTable(self.study.objectives)
@@ -384,7 +381,7 @@ class Worker:
                 reports[str(progress.epoch)] = {name: float(progress.best[name]) for name in self._rungs.names}
                 self._report(lease, proposal, progress, reports)
             if progress.epoch < progress.epochs:
-                self._pause(lease, progress)
+                self.points.keep(lease.number, lease.take, progress.pause)
                 if self._overdue():
                     raise Interrupted
         return progress
@@ -420,21 +417,6 @@ class Worker:
         recipe, level = proposal.candidate.recipe, len(reports) - 1
         peers = self._rungs.peers(self.ledger.trials, recipe.epochs, level, besides=lease.number)
         return decide(self._rungs.report(progress.epoch, progress.best, proposal.costs, float(recipe.lr or 1.0)), peers)
-
-    def _pause(self, lease: Lease, progress: Progress) -> None:
-        """Leave a point where another worker can go on; a disk without room for it is no reason to stop."""
-        if progress.pause is None or time.monotonic() < self._next_point:
-            return
-        begun = time.monotonic()
-        try:
-            self.artifacts.keep_point(lease.number, lease.take, progress.pause())
-        except OSError as error:
-            if not self._no_points:
-                self._no_points = True
-                log.warning("no points to go on from are kept: %s", error.strerror or error)
-        if self._is_remote:
-            now = time.monotonic()
-            self._next_point = now + (now - begun) * POINT_SPACING
 
     def _overdue(self) -> bool:
         deadline = self.orders.deadline
