@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from archtuna.crew import Crew, Tell
+from archtuna.crew import SEARCH, Crew, Tell
 from archtuna.driver import search
 from archtuna.errors import StudyError
 from archtuna.orders import Orders
@@ -64,11 +64,12 @@ def crew(study: Study, orders: Orders, *scripts: Script) -> tuple[Crew, list[dic
     members: list[Scripted] = []
     left = list(scripts)
 
-    def start(told: Mapping[str, Any], tell: Tell) -> Scripted:
+    def start(module: str, told: Mapping[str, Any], tell: Tell) -> Scripted:
+        assert module == SEARCH
         members.append(Scripted(left.pop(0), told, tell))
         return members[-1]
 
-    return Crew(study, orders, start, events.append, {}, "postgresql://me:hunter2@db/x"), events, members
+    return Crew(study, orders, start, SEARCH, events.append, {}, "postgresql://me:hunter2@db/x"), events, members
 
 
 def done(reason: str) -> Script:

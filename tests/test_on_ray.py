@@ -77,9 +77,10 @@ def test_actors_come_back_when_they_are_killed_and_a_lost_machine_ends_no_search
             lost.append(next(iter(cluster.worker_nodes)))
             threading.Thread(target=cluster.remove_node, args=(lost[0],), kwargs={"allow_graceful": False}).start()
 
-    study, events = on_ray(cluster, server, tmp_path, name="killed", trials=8, lease=4.0, on_event=disturb)
+    study, events = on_ray(cluster, server, tmp_path, name="killed", trials=8, lease=4.0, on_event=disturb, repeats=1)
     assert study.counts() == {"complete": 8, "stopped": 0, "refused": 0, "failed": 0}
     assert events[-1]["reason"] == "trials"
+    assert all(trial.repeats == 1 for trial in study.front())
     assert lost
     assert killed[0] in [event["pid"] for event in events if event["event"] == "worker" and event["state"] == "dead"]
     assert not any("hunter2" in str(event) for event in events)

@@ -57,8 +57,11 @@ class Member(Protocol):
 
 
 Tell = Callable[[Event | None], None]
-Start = Callable[[Mapping[str, Any], Tell], Member]
-"""Starts a worker with what it is to do, and tells of its events; of None when it has ended."""
+Start = Callable[[str, Mapping[str, Any], Tell], Member]
+"""Starts a worker that does the work of a module, told what to do; it tells of its events, and of None when it has ended."""
+
+SEARCH, REPEATS = "archtuna.serving", "archtuna.repeater"
+"""The modules whose ``work`` a worker may do."""
 
 
 class Crew:
@@ -68,6 +71,7 @@ class Crew:
         study: what they work on.
         orders: theirs; each gets an index of its own.
         start: how one is started.
+        module: whose work they do.
         emit: told of each event.
         told: what they are told besides; see ``serving``.
         url: of the storage, so that its password is kept out of what they said last.
@@ -78,11 +82,13 @@ class Crew:
         study: Study,
         orders: Orders,
         start: Start,
+        module: str,
         emit: OnEvent,
         told: Mapping[str, Any],
         url: str | None = None,
     ) -> None:
-        self.study, self.orders, self.start, self.emit, self.told, self.url = study, orders, start, emit, told, url
+        self.study, self.orders, self.emit, self.told, self.url = study, orders, emit, told, url
+        self.start = partial(start, module)
         self.events: queue.Queue[tuple[int, Event | None]] = queue.Queue()
         self.stop = Stop()
         self.members: dict[int, Member] = {}
@@ -149,7 +155,9 @@ class Crew:
         """Return whether nothing is left to do for members that may never answer again, as those of a lost machine."""
         deadline = self.orders.deadline
         late = deadline is not None and time.time() > deadline + self.orders.grace
-        return self.orders.linger and (late or any(reason in ("trials", "exhausted") for reason in self.reasons))
+        return self.orders.linger and (
+            late or any(reason in ("trials", "exhausted", "repeats") for reason in self.reasons)
+        )
 
     def _forward(self, event: Event) -> None:
         """Log what a worker logs, once: all of them read the same data and say the same of it."""
@@ -192,12 +200,24 @@ class Crew:
             member.kill()
 
 
-def what_to_do(study: Study, space: SearchSpace, sampler: str | BaseSampler | None, evaluator: Any) -> dict[str, Any]:
-    """Return what every worker of a search is told, as plain data."""
+def what_to_do(
+    study: Study, space: SearchSpace, data: str, evaluator: Any, sampler: str | BaseSampler | None = None
+) -> dict[str, Any]:
+    """Return what every worker is told, as plain data.
+
+    Args:
+        study: the search's.
+        space: its space, with blocks of one's own.
+        data: where the pictures are.
+        evaluator: import path of what stands in for training, or None.
+        sampler: which draws.
+    """
     if sampler is not None and not isinstance(sampler, str):
         sampler = {"pickle": base64.b64encode(pickle.dumps(sampler)).decode()}  # type: ignore[assignment]
     return {
         "run": str(study.folder.resolve()),
+        "study": study.name,
+        "data": data,
         "sampler": sampler,
         "evaluator": evaluator,
         # Blocks of one's own are imported where they are used; what names them is this process, not the study's file.
@@ -209,24 +229,23 @@ def what_to_do(study: Study, space: SearchSpace, sampler: str | BaseSampler | No
 # --- on this machine ---------------------------------------------------------------------------------
 
 
-def processes(storage: Any, workers: int, module: str = "archtuna.serving") -> Start:
+def processes(storage: Any, workers: int) -> Start:
     """Return how workers are started as processes of this machine.
 
     Args:
         storage: URL, or None for the run's own.
         workers: how many share the machine.
-        module: what such a process runs.
     """
     environment = {key: value for key, value in os.environ.items() if key != ENVIRONMENT} | threads_of(workers)
     if isinstance(storage, str):
         environment[ENVIRONMENT] = storage
-    return partial(_Process, module, environment)
+    return partial(_Process, environment)
 
 
 class _Process:
     """A worker that is a process of this machine, told what to do by its standard input."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], told: Mapping[str, Any], tell: Tell) -> None:
+    def __init__(self, environment: Mapping[str, str], module: str, told: Mapping[str, Any], tell: Tell) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", module],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8",

@@ -5,17 +5,18 @@ Started again with the same arguments a search goes on; the study is the only sh
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archtuna.coding import coding_of
-from archtuna.crew import Crew, Start, processes, what_to_do
+from archtuna.crew import REPEATS, SEARCH, Crew, Start, processes, what_to_do
 from archtuna.devices import seated, sharing
 from archtuna.errors import ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
@@ -149,14 +150,13 @@ def search(
         if workers == 0:
             emit(_end_event(study, "created"))
             return study
-        if ray is None:
-            reason = _work(study, orders, sampler, evaluator, where, plan.space, plan.data, plan.split, emit)
-        else:
-            reason = _work_on_ray(ray, study, orders, sampler, evaluator, str(where), plan.space, plan.data, emit)
-        again = _first(repeats, settings.get("repeats"))
-        if again and reason != "interrupted" and study.front():
-            ended = _repeat(study, Again(again), plan.data, evaluator, orders, where, emit)
-            reason = "interrupted" if ended == "interrupted" else reason
+        with _starting(ray, orders, where) as start:
+            orders = replace(orders, linger=ray is not None)
+            reason = _work(study, orders, sampler, evaluator, start, where, plan.space, plan.data, plan.split, emit)
+            again = _first(repeats, settings.get("repeats"))
+            if again and reason != "interrupted" and study.front():
+                ended = _repeat(study, Again(again), plan.data, evaluator, orders, start, where, emit)
+                reason = "interrupted" if ended == "interrupted" else reason
         emit(_end_event(study, reason))
     return study
 
@@ -210,9 +210,23 @@ def join(
         )  # fmt: skip
         orders = here.joined(told, clock_of(study.optuna._storage), time.time())
         _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna))
-        reason = _work(study, orders, told.get("sampler"), evaluator, where, space, pictures, split, emit)
+        with _starting(None, orders, where) as start:
+            reason = _work(study, orders, told.get("sampler"), evaluator, start, where, space, pictures, split, emit)
         emit(_end_event(study, reason))
     return study
+
+
+@contextlib.contextmanager
+def _starting(ray: str | None, orders: Orders, where: Any) -> Iterator[Start | None]:
+    """Give how workers are started; None where this process is the only one."""
+    if ray is None:
+        yield processes(where, orders.workers) if orders.workers > 1 else None
+        return
+    from archtuna.on_ray import actors
+
+    gpus = 0.0 if orders.device == "cpu" else None if orders.per_gpu == 1 else 1.0 / orders.per_gpu
+    with actors(ray, where, gpus=gpus) as start:
+        yield start
 
 
 def _work(
@@ -220,16 +234,17 @@ def _work(
     orders: Orders,
     sampler: Any,
     evaluator: Any,
+    start: Start | None,
     where: Any,
     space: SearchSpace,
     data: Data,
     split: Split,
     emit: OnEvent,
 ) -> str:
-    """Be the only worker of this machine, or start several; return why the work ended."""
-    if orders.workers > 1:
-        told = {**what_to_do(study, space, sampler, evaluator), "data": data.source}
-        reason = _crew(study, orders, processes(where, orders.workers), emit, told, where).run()
+    """Start workers, or be the only one; return why the work ended."""
+    if start is not None:
+        told = what_to_do(study, space, data.source, evaluator, sampler)
+        reason = Crew(study, orders, start, SEARCH, emit, told, where if isinstance(where, str) else None).run()
     else:
         stop = Stop()
         with stop.on_signals(), sharing() as share, seated(orders.device, orders.index, orders.per_gpu) as device:
@@ -240,38 +255,12 @@ def _work(
     return reason
 
 
-def _work_on_ray(
-    address: str,
-    study: Study,
-    orders: Orders,
-    sampler: Any,
-    evaluator: Any,
-    where: str,
-    space: SearchSpace,
-    data: Data,
-    emit: OnEvent,
-) -> str:
-    """Let the actors of a Ray cluster be the workers."""
-    from archtuna.on_ray import actors
-
-    told = {**what_to_do(study, space, sampler, evaluator), "data": data.source, "study": study.name}
-    gpus = 0.0 if orders.device == "cpu" else None if orders.per_gpu == 1 else 1.0 / orders.per_gpu
-    with actors(address, where, gpus=gpus) as start:
-        reason = _crew(study, replace(orders, linger=True), start, emit, told, where).run()
-    study.sweep(orders.near)
-    return reason
-
-
 def _publish(study: Study, orders: Orders, sampler: Any) -> None:
     """Write down what workers that join later are to know."""
     register_folder(study)
     shared = orders.shared(clock_of(study.optuna._storage), time.time())
     named = sampler if isinstance(sampler, str) else None
     study.optuna.set_user_attr(Attr.ORDERS, {**shared, "sampler": named})
-
-
-def _crew(study: Study, orders: Orders, start: Start, emit: OnEvent, told: Mapping[str, Any], where: Any) -> Crew:
-    return Crew(study, orders, start, emit, told, where if isinstance(where, str) else None)
 
 
 def repeat(
@@ -318,16 +307,27 @@ def repeat(
         again = Again(seeds, None if numbers is None else tuple(numbers))
         check_again(study, again)
         orders = Orders(workers=workers, near=near, device=device)
-        emit(_end_event(study, _repeat(study, again, study.data(data), evaluator, orders, where, emit)))
+        with _starting(None, orders, where) as start:
+            emit(_end_event(study, _repeat(study, again, study.data(data), evaluator, orders, start, where, emit)))
     return study
 
 
-def _repeat(study: Study, again: Again, data: Data, evaluator: Any, orders: Orders, where: Any, emit: OnEvent) -> str:
+def _repeat(
+    study: Study,
+    again: Again,
+    data: Data,
+    evaluator: Any,
+    orders: Orders,
+    start: Start | None,
+    where: Any,
+    emit: OnEvent,
+) -> str:
     def by_crew(told: Mapping[str, Any]) -> str:
-        told = {**what_to_do(study, study.space(), None, evaluator), **told}
-        return _crew(study, orders, processes(where, orders.workers, "archtuna.repeater"), emit, told, where).run()
+        assert start is not None
+        told = {**what_to_do(study, study.space(), data.source, evaluator), **told}
+        return Crew(study, orders, start, REPEATS, emit, told, where if isinstance(where, str) else None).run()
 
-    return train_again(study, again, data, evaluator, orders, emit, by_crew)
+    return train_again(study, again, data, evaluator, orders, emit, None if start is None else by_crew)
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,18 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from archtuna.crew import Start, Tell
+from archtuna import repeater, serving
+from archtuna.crew import REPEATS, SEARCH, Start, Tell
 from archtuna.errors import MissingExtraError, StudyError
 from archtuna.interrupts import Stop
-from archtuna.serving import joined, telling
+from archtuna.serving import telling
 from archtuna.worker import Event
 
 POLL, ANSWER = 0.5, 10.0
 """Seconds between two questions of what is new, and after which an actor that is to end and gives no answer is given up."""
+
+
+WORK = {SEARCH: serving.work, REPEATS: repeater.work}
 
 
 class _Actor:
@@ -33,8 +37,8 @@ class _Actor:
         self.told: deque[Event] = deque()
         self.ending = Stop()
 
-    def work(self, told: Mapping[str, Any]) -> None:
-        telling(joined, told, self.told.append, self.ending)
+    def work(self, module: str, told: Mapping[str, Any]) -> None:
+        telling(WORK[module], told, self.told.append, self.ending)
 
     def news(self) -> tuple[int, list[Event]]:
         """Return the process and its events since the last time."""
@@ -84,13 +88,13 @@ def actors(address: str, storage: str, cpus: float = 1.0, gpus: float | None = N
 class _Member:
     """An actor, as the process that watches sees it."""
 
-    def __init__(self, actor: Any, storage: str, told: Mapping[str, Any], tell: Tell) -> None:
+    def __init__(self, actor: Any, storage: str, module: str, told: Mapping[str, Any], tell: Tell) -> None:
         import ray
 
         self.pid, self.last_words = 0, deque[str](maxlen=30)
         self.actor = actor.remote()
         # An argument of a call and not of the process: it shows in no list of processes and no environment.
-        self.work = self.actor.work.remote({**told, "storage": storage})
+        self.work = self.actor.work.remote(module, {**told, "storage": storage})
         self.ray, self.tell, self.code = ray, tell, 0
         self.asked: float | None = None
         threading.Thread(target=self._follow, daemon=True).start()

@@ -284,7 +284,7 @@ def train_again(
     evaluator: Any,
     orders: Orders,
     emit: OnEvent,
-    crew: Callable[[Mapping[str, Any]], str],
+    crew: Callable[[Mapping[str, Any]], str] | None = None,
 ) -> str:
     """Train again what is asked for, and return why that ended: ``repeats`` or ``interrupted``.
 
@@ -295,10 +295,10 @@ def train_again(
         evaluator: what stands in for training, or None.
         orders: how many workers, and where to train.
         emit: told of each event.
-        crew: starts several workers, told so beside their orders, and returns why they ended.
+        crew: starts several workers, told so beside their orders, and returns why they ended; without it this process works.
     """
     emit(_start_event(study, again, orders))
-    if orders.workers == 1:
+    if crew is None:
         stop = Stop()
         with stop.on_signals(), seated(orders.device) as device:
             made = evaluator_for(study, data, study.split(data), replace(orders, device=device), evaluator)
@@ -326,10 +326,11 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
     }
 
 
-def _work(message: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
-    with opened(message) as (study, evaluator, orders):
-        return Repeater(study, evaluator, Again(**message["again"]), emit, stop, orders.lease).run()
+def work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    """Be a worker of the repeats."""
+    with opened(told) as (study, evaluator, orders):
+        return Repeater(study, evaluator, Again(**told["again"]), emit, stop, orders.lease).run()
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_work))
+    sys.exit(serve(work))

@@ -94,48 +94,34 @@ def _end_with_parent(grace: float = 20.0) -> None:
 
 @contextlib.contextmanager
 def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]:
-    """Open what a worker was told to work on."""
-    _import(told)
-    with storage_errors_named(default_url()), Study.open(told["run"]) as study, _at_hand(study, told) as (made, orders):
-        yield study, made, orders
+    """Open what a worker was told to work on, with its pictures, and take a device.
 
-
-def _import(told: Mapping[str, Any]) -> None:
+    Told of a storage, it need not have the run's folder, nor a clock that goes like that of the process which tells it.
+    """
     sys.path[:0] = [path for path in told["path"] if path not in sys.path]
     import_blocks(told["imports"])
-
-
-@contextlib.contextmanager
-def _at_hand(study: Study, told: Mapping[str, Any]) -> Iterator[tuple[Evaluator, Orders]]:
-    """Open the pictures of a study, and take a device."""
-    data, orders = study.data(told.get("data")), Orders(**told["orders"])
-    if data.fingerprint != study.spec.data["fingerprint"]:
-        raise DataError(f"the pictures of {data.source} changed since the study was made")
-    with seated(orders.device, orders.index, orders.per_gpu) as device:
-        orders = replace(orders, device=device)
-        yield evaluator_for(study, data, study.split(data), orders, told["evaluator"]), orders
-
-
-def _sampler(told: Mapping[str, Any]) -> Any:
-    sampler = told["sampler"]
-    return pickle.loads(base64.b64decode(sampler["pickle"])) if isinstance(sampler, dict) else sampler
-
-
-def _work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
-    with opened(told) as (study, evaluator, orders):
-        return Worker(study, evaluator, orders, emit, stop, _sampler(told)).run()
-
-
-def joined(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
-    """Work on a study from a machine that need not have its folder, and whose clock may be another."""
-    _import(told)
-    url = told["storage"]
-    with storage_errors_named(url), Study.join(url, told["study"], told.get("out")) as study:
-        shared = study.optuna.user_attrs[Attr.ORDERS]
-        with _at_hand(study, told) as (evaluator, orders):
+    url, orders = told.get("storage"), Orders(**told["orders"])
+    found = Study.open(told["run"]) if url is None else Study.join(url, told["study"])
+    with storage_errors_named(url or default_url()), found as study:
+        data = study.data(told.get("data"))
+        if data.fingerprint != study.spec.data["fingerprint"]:
+            raise DataError(f"the pictures of {data.source} changed since the study was made")
+        if url is not None:
+            shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
             orders = orders.joined(shared, clock_of(study.optuna._storage), time.time())
-            return Worker(study, evaluator, orders, emit, stop, _sampler(told)).run()
+        with seated(orders.device, orders.index, orders.per_gpu) as device:
+            orders = replace(orders, device=device)
+            yield study, evaluator_for(study, data, study.split(data), orders, told["evaluator"]), orders
+
+
+def work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
+    """Be a worker of a search."""
+    with opened(told) as (study, evaluator, orders):
+        sampler = told["sampler"]
+        if isinstance(sampler, dict):
+            sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
+        return Worker(study, evaluator, orders, emit, stop, sampler).run()
 
 
 if __name__ == "__main__":
-    sys.exit(serve(_work))
+    sys.exit(serve(work))
