@@ -89,6 +89,26 @@ def per_beat(side: Ours) -> int:
     return len(sent)
 
 
+def reads(storage: Postgresql, folder: Path, running: int) -> tuple[float, float]:
+    """Return the milliseconds of reading what is new, and of looking at all leases, beside so many running trials."""
+    space = SearchSpace.read(TEXT)
+    run = folder / f"run-running-{running}"
+    trials = finished(space, 100 + running)
+    for trial in trials[100:]:
+        trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
+    fill(storage.url("full"), run, space, trials)
+    side = Ours(storage.server.url(database="full"), run, "random")
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(12):
+        for action, taken in zip((side.study.ledger.refresh, side.worker.pulse._look_around), times, strict=True):
+            begun = time.perf_counter()
+            action()
+            taken.append(1e3 * (time.perf_counter() - begun))
+    side.close()
+    storage.drop("full")
+    return statistics.median(times[0][2:]), statistics.median(times[1][2:])
+
+
 def rate(make: Callable[[], Any], workers: int, seconds: float) -> float:
     """Return the trials a second of so many processes that work for some seconds."""
     context = multiprocessing.get_context("fork")
@@ -153,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16])
     parser.add_argument("--trials", type=int, nargs="+", default=[100, 1000, 5000])
+    parser.add_argument("--running", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -170,6 +191,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running() as server:
         storage = Postgresql(server)
         lines += [trips(storage, Path(folder)), ""]
+        lines += ["| trials that run | reading what is new, ms | looking at all leases, ms |", "|---|---|---|"]
+        for running_ones in options.running:
+            new, leases = reads(storage, Path(folder), running_ones)
+            lines.append(f"| {running_ones:,} | {new:.1f} | {leases:.1f} |")
+            print(lines[-1], flush=True)
+        lines.append("")
         lines += [
             "| trials in the study | workers | ours, a second | plain Optuna, a second | ratio |",
             "|---|---|---|---|---|",

@@ -162,6 +162,23 @@ def test_reading_in_pieces(both: tuple[BaseStorage, BaseStorage], monkeypatch: p
         same(ours.get_all_trials(study_id), stock.get_all_trials(study_id))
 
 
+def test_running_trials_come_with_what_is_asked_of_them(both: tuple[BaseStorage, BaseStorage]) -> None:
+    ours, _ = both
+    study_id, study = study_in(ours)
+    for other in (study_in(ours)[1], study):
+        other.add_trials(trials())
+    born = create_trial(state=TrialState.RUNNING, user_attrs={"list": [2], "text": "x"})
+    ours.create_new_trial(study_id, born)
+    backend = getattr(ours, "_backend", ours)
+    found = backend.running(study_id, ("list", "text"))  # type: ignore[attr-defined]
+    expected = ours.get_all_trials(study_id, states=(TrialState.RUNNING,))
+    assert [(t._trial_id, t.number, t.state, t.datetime_start) for t in found] == [
+        (t._trial_id, t.number, t.state, t.datetime_start) for t in expected
+    ]
+    assert [t.user_attrs for t in found] == [{"list": [1, {"x": 2.5}], "text": "é'"}, {"list": [2], "text": "x"}]
+    assert all(not t.params for t in found)
+
+
 def test_what_is_not_there(both: tuple[BaseStorage, BaseStorage]) -> None:
     ours, _ = both
     study_id, _ = study_in(ours)

@@ -321,6 +321,14 @@ def _deaths(trial: FrozenTrial) -> Mapping[str, int]:
     return {"count": kept, "began": 0} if isinstance(kept, int) else kept  # A number alone until 0.1.
 
 
+def _held(study: optuna.Study) -> list[FrozenTrial]:
+    """Return the running trials with what says who has them."""
+    backend = getattr(study._storage, "_backend", study._storage)
+    if isinstance(backend, WholeTrials):
+        return backend.running(study._study_id, (Attr.WORKER, Attr.LEASE, Attr.DEATHS))
+    return study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
+
+
 class Watch:
     """Sees which leases are not renewed, by the clock of this process alone."""
 
@@ -435,9 +443,7 @@ class Pulse:
                 self.lost.set()
 
     def _look_around(self) -> None:
-        storage = self.study._storage
-        running = storage.get_all_trials(self.study._study_id, deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in self._watch.stale(running):
-            became = self.take_away(storage, trial)
+        for trial in self._watch.stale(_held(self.study)):
+            became = self.take_away(self.study._storage, trial)
             if became is not None:
                 self._taken.put((trial, became))
