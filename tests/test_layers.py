@@ -14,13 +14,13 @@ ROWS = [
     ("cli", "__main__"),
     ("live", "report", "schema", "starter", "status"),
     (
-        *("bench", "final", "predict", "driver", "crew", "on_ray", "devices", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
+        *("bench", "final", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate",),
-    ("training", "resume", "checkpoint", "exports"),
-    ("costs", "metrics", "data", "screen"),
+    ("training", "resume", "checkpoint", "exports", "latency"),
+    ("costs", "metrics", "data", "screen", "devices"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
         *("equality", "operations", "model"),

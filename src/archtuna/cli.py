@@ -144,6 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         _evaluate,
         _predict,
         _export,
+        _latency,
         _bench,
         _blocks,
         _schema,
@@ -790,6 +791,35 @@ def _run_export(arguments: argparse.Namespace) -> None:
         print(
             f"{done.file}: {done.format}, {done.bytes:,} bytes, differs from the model by at most {done.max_difference:.1e}"
         )
+
+
+# --- latency ----------------------------------------------------------------------------------------
+
+
+def _latency(verbs: Any) -> None:
+    parser = _verb(verbs, "latency", _run_latency, "measure how long a network takes here, exported, in ONNX Runtime")
+    parser.add_argument("file", metavar="FILE", help="a checkpoint, or a .onnx file")
+    parser.add_argument("--batch", type=_count, default=1, metavar="N", help="pictures at once (1)")
+    parser.add_argument("--threads", type=_count, default=1, metavar="N", help="of the runtime (1)")
+    parser.add_argument("--patience", default="1m", metavar="1m", help="how long to wait for a quiet machine")
+    _flag(parser, "json")
+
+
+def _run_latency(arguments: argparse.Namespace) -> None:
+    from archtuna.latency import measure, onnx_of
+    from archtuna.settings import seconds_of
+
+    patience = seconds_of(arguments.patience) or 0.0
+    content = onnx_of(arguments.file)
+    found = measure(content, batch=arguments.batch, threads=arguments.threads, patience=patience)
+    if arguments.json:
+        _print_json(found.to_dict())
+        return
+    where = found.device
+    threads = f"{where.threads} thread{'s' if where.threads > 1 else ''}"
+    print(f"{found.ms:.3f} ms ({found.low:.3f} to {found.high:.3f}) for a batch of {where.batch}")
+    print(f"{where.processor}, {where.runtime}, {threads}; device {where.fingerprint}")
+    print(f"a fixed network took {found.reference_ms:.3f} ms beside it, and moved by {100 * found.drift:.0f} %")
 
 
 # --- bench ------------------------------------------------------------------------------------------

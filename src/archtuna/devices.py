@@ -104,6 +104,15 @@ def _seat(held: contextlib.ExitStack, count: int, per_gpu: int) -> int | None:
     return None
 
 
+@contextlib.contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """Hold what only one process of this machine and user may hold, waiting for it."""
+    from filelock import FileLock
+
+    with FileLock(_folder() / f"{name}.lock"):
+        yield
+
+
 def _lock(name: str) -> BaseFileLock | None:
     """Return a lock of this machine, held, or None where another worker holds it."""
     from filelock import FileLock, Timeout

@@ -6,6 +6,7 @@
     ├── DataError           (ValueError)    pictures or labels that cannot be used
     ├── CheckpointError     (ValueError)    a file that is no checkpoint, or is one of another architecture
     ├── ExportError         (RuntimeError)  an export that failed or differs from its model
+    ├── LatencyError        (RuntimeError)  a latency that cannot be measured, or not believed
     ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
     │   └── StorageAway                     its storage stayed away for as long as it was waited for
     ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
@@ -106,6 +107,10 @@ class CheckpointError(ArchtunaError, ValueError):
 
 class ExportError(ArchtunaError, RuntimeError):
     """An export that failed, or whose outputs differ from the model's."""
+
+
+class LatencyError(ArchtunaError, RuntimeError):
+    """A latency that cannot be measured, or that nobody should believe."""
 
 
 class StudyError(ArchtunaError, RuntimeError):
