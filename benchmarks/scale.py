@@ -94,10 +94,11 @@ def reads(storage: Postgresql, folder: Path, running: int) -> tuple[float, float
     space = SearchSpace.read(TEXT)
     run = folder / f"run-running-{running}"
     trials = finished(space, 100 + running)
+    fill(storage.url("full"), run, space, trials[:100])
+    side = Ours(storage.server.url(database="full"), run, "random")
     for trial in trials[100:]:
         trial.state, trial.values, trial.datetime_complete = TrialState.RUNNING, None, None
-    fill(storage.url("full"), run, space, trials)
-    side = Ours(storage.server.url(database="full"), run, "random")
+        side.study.optuna._storage.create_new_trial(side.study.optuna._study_id, trial)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(12):
         for action, taken in zip((side.study.ledger.refresh, side.worker.pulse._look_around), times, strict=True):
