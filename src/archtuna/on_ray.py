@@ -100,32 +100,35 @@ class _Member:
         threading.Thread(target=self._follow, daemon=True).start()
 
     def _follow(self) -> None:
-        """Fetch events until the work has ended."""
-        over = False
-        while not over:
-            over = bool(self.ray.wait([self.work], timeout=POLL)[0])
-            try:
-                pid, events = self.ray.get(self.actor.news.remote(), timeout=ANSWER)
-            except (
-                self.ray.exceptions.RayError,
-                OSError,
-            ):  # It is being started again, waits for a machine, or is no more.
-                if self.asked is not None and time.monotonic() > self.asked + ANSWER:
-                    self.kill()
-                    self.tell(None)
-                    return
-                continue
-            if self.pid and pid != self.pid:
-                self.tell({"event": "died", "pid": self.pid, "code": -9})
-            self.pid = pid
-            for event in events:
-                self.tell(event)
+        """Fetch events until the work has ended, or the actor that is to end gives no answer."""
         try:
-            self.ray.get(self.work)
-        except self.ray.exceptions.RayError as error:
+            while not self._is_over():
+                pass
+        except Exception as error:  # Ray raises what the work raised, and errors of its own.
             self.code = 1
             self.last_words.extend(str(error).strip().splitlines())
         self.tell(None)
+
+    def _is_over(self) -> bool:
+        """Fetch what is new, and return whether that was all."""
+        over = bool(self.ray.wait([self.work], timeout=POLL)[0])
+        try:
+            pid, events = self.ray.get(self.actor.news.remote(), timeout=ANSWER)
+        except self.ray.exceptions.RayError:  # It is being started again, waits for a machine, or is no more.
+            if over:
+                self.ray.get(self.work)
+            is_given_up = self.asked is not None and time.monotonic() > self.asked + ANSWER
+            if is_given_up:
+                self.kill()
+            return over or is_given_up
+        if self.pid and pid != self.pid:
+            self.tell({"event": "died", "pid": self.pid, "code": -9})
+        self.pid = pid
+        for event in events:
+            self.tell(event)
+        if over:
+            self.ray.get(self.work)
+        return over
 
     def stop(self) -> None:
         self.asked = time.monotonic()
