@@ -119,7 +119,6 @@ def test_what_a_cluster_cannot_do_is_said_at_once(tmp_path: Path, monkeypatch: p
 
 def test_no_cluster_and_no_ray_are_one_error(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = arguments(tmp_path, ray="127.0.0.1:9", evaluator="searches:slow", storage=server.url(), name="none")
-    monkeypatch.setenv("RAY_gcs_rpc_server_connect_timeout_s", "1")
     begun = time.monotonic()
     with pytest.raises(StudyError, match=r"cannot reach the Ray cluster at 127\.0\.0\.1:9: "):
         search(**given)

@@ -54,7 +54,7 @@ def test_ready_spaces_a_schema_and_a_block_of_ones_own_are_as_they_are_shown(tmp
 
 
 def run(command, folder):
-    if not re.search(r"[$|>;&]", command):
+    if not re.search(r"[$|>;&*?]", command):
         program, *words = shlex.split(command)
         assert program == "archtuna"
         return archtuna(*words, cwd=folder)

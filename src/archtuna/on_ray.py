@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import threading
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from archtuna.crew import REPEATS, SEARCH, Start, Tell
 from archtuna.errors import MissingExtraError, StudyError
 from archtuna.interrupts import Stop
 from archtuna.serving import telling
+from archtuna.storage import CONNECT_SECONDS
 from archtuna.worker import Event
 
 POLL, ANSWER = 0.5, 10.0
@@ -69,6 +71,7 @@ def actors(address: str, storage: str, cpus: float = 1.0, gpus: float | None = N
     was_there, problem = ray.is_initialized(), ""
     try:
         if not was_there:
+            _knock(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises whatever its connection does.
         problem = str(error).strip().partition("\n")[0] or type(error).__name__
@@ -83,6 +86,17 @@ def actors(address: str, storage: str, cpus: float = 1.0, gpus: float | None = N
     finally:
         if not was_there:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens: Ray tries for a quarter of an hour before it says that nobody does.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
 
 
 class _Member:
