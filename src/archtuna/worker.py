@@ -198,7 +198,7 @@ class Worker:
             return False
         if not self._lingers:
             self._lingers = True
-            log.info("%d trials are with other workers: waiting, to go on with them should their workers die", running)
+            log.info("trials with other workers: %d; waiting, to go on with them should their workers die", running)
         with suppress(Interrupted):  # The next look at the study ends the work.
             self.stop.wait(self.orders.lease / RENEWALS)
         return True
