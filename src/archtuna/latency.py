@@ -15,7 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -123,7 +123,7 @@ def measure(
     begun, attempt = time.monotonic(), 0
     with machine_lock("latency"):
         while True:
-            found = _compared(run, reference, rounds)
+            found = _compared(run, reference, rounds, threads)
             drift = _quartile_range(found[1])
             if drift <= QUIET:
                 break
@@ -164,11 +164,13 @@ def _quartile_range(values: Sequence[float]) -> float:
     return float((high - low) / middle)
 
 
-def _compared(run: Callable[[], None], reference: Callable[[], None], rounds: int) -> tuple[list[float], list[float]]:
+def _compared(
+    run: Callable[[], None], reference: Callable[[], None], rounds: int, threads: int
+) -> tuple[list[float], list[float]]:
     """Return the seconds of one run of a network in each round, and of the reference beside it."""
     repeats = [_warm_up(action) for action in (run, reference)]
     found: tuple[list[float], list[float]] = ([], [])
-    with _one_core():
+    with _one_core() if threads == 1 else nullcontext():
         for _ in range(rounds):
             for action, times, count in zip((run, reference), found, repeats, strict=True):
                 begun = time.perf_counter()
