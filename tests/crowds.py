@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import optuna
 
 from archtuna.claims import evaluation_of
 from archtuna.costs import costs_of
@@ -16,6 +20,7 @@ from archtuna.evaluate import FunctionEvaluator
 from archtuna.interrupts import Stop
 from archtuna.orders import Orders
 from archtuna.space import Candidate, SearchSpace
+from archtuna.storage import close_storage, open_storage
 from archtuna.study import Study
 from archtuna.worker import Worker
 from searches import instant
@@ -99,3 +104,29 @@ def _work(url: str, folder: Path, orders: Orders, sampler: str, gate: Any) -> No
         )
         gate.wait()
         (folder / "notes" / f"{orders.index}.end").write_text(worker.run())
+
+
+def at_once(
+    workers: int, folder: Path, url: str | None, ready: Callable[[optuna.Study, int], Callable[[], None]]
+) -> None:
+    """Let threads, each with the study ``photos`` opened for itself, begin at the same moment, and wait for them.
+
+    Args:
+        workers: how many there are.
+        folder, url: where the study is.
+        ready: given the study and the thread's number, returns what the thread is to do when all are ready.
+    """
+    gate = threading.Barrier(workers)
+
+    def work(number: int) -> None:
+        storage = open_storage(url, folder)
+        act = ready(optuna.load_study(study_name="photos", storage=storage), number)
+        gate.wait(timeout=60)
+        act()
+        close_storage(storage)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

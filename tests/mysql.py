@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from postgres import free_port
+
 PASSWORD = "hunter2"
 
 
@@ -32,9 +34,7 @@ def running() -> Iterator[str]:
     user = ["--user=mysql"] if os.geteuid() == 0 else []
     if user:
         shutil.chown(folder, "mysql", "mysql")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     common = ["--no-defaults", f"--datadir={folder}/data", *user]
     made = ["mariadb-install-db", *common, "--auth-root-authentication-method=normal", "--skip-test-db"]
     subprocess.run(made, check=True, capture_output=True, timeout=60)

@@ -57,6 +57,13 @@ def server() -> Iterator[Server]:
         yield found
 
 
+def free_port() -> int:
+    """Return the number of a port on loopback that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def running() -> Iterator[Server]:
     """Run a server of one's own in a temporary folder."""
@@ -67,9 +74,7 @@ def running() -> Iterator[Server]:
     prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
     if prefix:
         shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     secret = folder / "password"
     secret.write_text(PASSWORD)
     if prefix:

@@ -4,7 +4,6 @@ import json
 import platform
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from archtuna.leases import (
 )
 from archtuna.ledger import state_of
 from archtuna.storage import ERROR_CONSTRAINT, Attr, close_storage, open_storage
+from crowds import at_once
 from postgres import Server, server  # noqa: F401
 
 ME, YOU = ({"host": "here", "pid": pid, "started": 1.0} for pid in (1, 2))
@@ -139,21 +139,16 @@ def taken_by_several(folder: Path, url: str | None, workers: int, trials: int) -
     for x in range(trials):
         study.enqueue_trial({"x": x})
     got: list[int] = []
-    start = threading.Barrier(workers)
 
-    def work(pid: int) -> None:
-        mine = open_storage(url, folder)
-        study = optuna.load_study(study_name="photos", storage=mine)
-        start.wait(timeout=60)
-        while (lease := take(study, study.get_trials(states=(TrialState.WAITING,)), {**ME, "pid": pid})) is not None:
-            got.append(lease.number)
-        close_storage(mine)
+    def ready(study: optuna.Study, pid: int) -> Callable[[], None]:
+        def act() -> None:
+            me = {**ME, "pid": pid}
+            while (lease := take(study, study.get_trials(states=(TrialState.WAITING,)), me)) is not None:
+                got.append(lease.number)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(workers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+        return act
+
+    at_once(workers, folder, url, ready)
     close_storage(storage)
     return Counter(got)
 

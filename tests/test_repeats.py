@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import threading
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from archtuna.repeats import SUFFIX, Repeats, Run, Wanted, conditions_of, deaths, holder, read_runs, results, samples
 from archtuna.storage import Attr, close_storage, open_storage
+from crowds import at_once
 from postgres import Server, server  # noqa: F401
 from studies import make_spec
 
@@ -132,22 +133,18 @@ def test_a_network_that_cannot_be_trained_with_a_seed_is_not_tried_again(study: 
 def claim_all(folder: Path, url: str | None, wanted: list[Wanted], threads: int) -> Counter[Wanted]:
     """Let several workers want the same runs at once, and count who got each."""
     got: list[Wanted] = []
-    start = threading.Barrier(threads)
 
-    def work(pid: int) -> None:
-        storage = open_storage(url, folder)
-        repeats = Repeats(optuna.load_study(study_name="photos", storage=storage))
-        start.wait(timeout=60)
-        for one in wanted:
-            if repeats.claim(one, {**ME, "pid": pid}, 60.0) is not None:
-                got.append(one)
-        close_storage(storage)
+    def ready(study: optuna.Study, pid: int) -> Callable[[], None]:
+        repeats = Repeats(study)
 
-    running = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
-    for thread in running:
-        thread.start()
-    for thread in running:
-        thread.join()
+        def act() -> None:
+            for one in wanted:
+                if repeats.claim(one, {**ME, "pid": pid}, 60.0) is not None:
+                    got.append(one)
+
+        return act
+
+    at_once(threads, folder, url, ready)
     return Counter(got)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 
 from crowds import Outcome, crowd
 from mysql import mysql  # noqa: F401
-from postgres import Server, server  # noqa: F401
+from postgres import Server, free_port, server  # noqa: F401
 from searches import TWO
 
 
@@ -67,9 +66,7 @@ server.wait_for_termination()
 @pytest.mark.slow
 def test_two_workers_on_optunas_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in processes of its own: a process that has spoken over gRPC hangs when it is forked."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url, here = f"grpc://127.0.0.1:{port}", str(Path(__file__).parent)
     command = [sys.executable, "-c", PROXY, f"sqlite:///{tmp_path}/all.db", str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as proxy:

@@ -92,15 +92,20 @@ class Artifacts:
 
     def settle(self, number: int, take: int) -> Place | None:
         """Give staged weights their place, the trial being complete, and return where they are; None where there are none."""
-        place, staged = self.weights(number), self.staged(number, take)
+        staged = self.staged(number, take)
         try:
-            rename(staged, place)
+            rename(staged, self.weights(number))
         except FileNotFoundError:
             pass  # Nothing was staged, or another process was first.
         except Unreachable:
             return None  # Whoever looks when it is back does it.
         except OSError:
             return staged if staged.exists() else None  # Somebody else's run, which may only be read.
+        return self.found(number)
+
+    def found(self, number: int) -> Place | None:
+        """Return where the weights of a trial are; None where they are not in their place."""
+        place = self.weights(number)
         with answering(place):
             return place if place.exists() else None
 

@@ -243,30 +243,31 @@ def _init(verbs: Any) -> None:
 
 
 def _run_init(arguments: argparse.Namespace) -> None:
-    from archtuna.starter import starter
-
     if arguments.list:
         _list_spaces(arguments)
         return
     path = Path(arguments.file)
-    if arguments.study is not None and path.exists():
-        _init_study(arguments)
-        return
-    if path.exists():
+    if path.exists() and arguments.study is None:
         raise SpecError("exists already", file=str(path), hint="name another file")
+    if not path.exists():
+        _write_starter(path, arguments)
+    if arguments.study is not None:
+        _init_study(arguments)
+    elif arguments.json:
+        _print_json({"file": str(path), "space": arguments.space})
+    else:
+        data = "" if arguments.data else " --data DATA"
+        print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
+
+
+def _write_starter(path: Path, arguments: argparse.Namespace) -> None:
+    from archtuna.starter import starter
+
     text = starter(
         data=arguments.data, classes=arguments.classes, input_size=arguments.input_size, space=arguments.space
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    if arguments.study is not None:
-        _init_study(arguments)
-        return
-    if arguments.json:
-        _print_json({"file": str(path), "space": arguments.space})
-        return
-    data = "" if arguments.data else " --data DATA"
-    print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
 
 
 def _init_study(arguments: argparse.Namespace) -> None:

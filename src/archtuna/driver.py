@@ -31,7 +31,7 @@ from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
 from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, reference_of, versions
-from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named
+from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
 from archtuna.study import NEAR, Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
@@ -140,18 +140,26 @@ def search(
     where = _where(storage, plan.out)
     _check_ray(ray, where, workers)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where, artifacts=artifacts)
-    with storage_errors_named(where if isinstance(where, str) else None):
+    with storage_errors_named(url_of(where)):
         returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
             _queue_screened(study, plan, screen, budget[0])
-        orders = _orders(study, *budget, workers=workers, near=near, device=device, per_gpu=per_gpu, lease=lease)
+        orders = _orders(
+            study,
+            *budget,
+            workers=workers,
+            near=near,
+            device=device,
+            per_gpu=per_gpu,
+            lease=lease,
+            linger=ray is not None,
+        )
         _publish(study, orders, sampler)
         _emit_start(emit, study, orders, plan.space, plan.data, plan.split, returned)
         if workers == 0:
             emit(_end_event(study, "created"))
             return study
         with _starting(ray, orders, where) as start:
-            orders = replace(orders, linger=ray is not None)
             reason = _work(study, orders, sampler, evaluator, start, where, plan.space, plan.data, plan.split, emit)
             again = _first(repeats, settings.get("repeats"))
             if again and reason != "interrupted" and study.front():
@@ -244,7 +252,7 @@ def _work(
     """Start workers, or be the only one; return why the work ended."""
     if start is not None:
         told = what_to_do(study, space, data.source, evaluator, sampler)
-        reason = Crew(study, orders, start, SEARCH, emit, told, where if isinstance(where, str) else None).run()
+        reason = Crew(study, orders, start, SEARCH, emit, told, url_of(where)).run()
     else:
         stop = Stop()
         with stop.on_signals(), sharing() as share, seated(orders.device, orders.index, orders.per_gpu) as device:
@@ -303,7 +311,7 @@ def repeat(
     study = Study.open(run, storage=storage)
     _check_workers(workers, storage, evaluator, study.space())
     where = _where(storage, study.folder)
-    with storage_errors_named(where if isinstance(where, str) else None):
+    with storage_errors_named(url_of(where)):
         again = Again(seeds, None if numbers is None else tuple(numbers))
         check_again(study, again)
         orders = Orders(workers=workers, near=near, device=device)
@@ -325,7 +333,7 @@ def _repeat(
     def by_crew(told: Mapping[str, Any]) -> str:
         assert start is not None
         told = {**what_to_do(study, study.space(), data.source, evaluator), **told}
-        return Crew(study, orders, start, REPEATS, emit, told, where if isinstance(where, str) else None).run()
+        return Crew(study, orders, start, REPEATS, emit, told, url_of(where)).run()
 
     return train_again(study, again, data, evaluator, orders, emit, None if start is None else by_crew)
 

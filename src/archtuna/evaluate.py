@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -223,26 +224,20 @@ class TrainEvaluator:
         from archtuna.training import train
 
         recipe, architecture = candidate.recipe, candidate.architecture
-        threads = torch.get_num_threads()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(recipe.seed)
             model = build(architecture)
-        if point is not None:
-            # Sums round by how many threads they are split over.
-            torch.set_num_threads(point["threads"])
-        training, validation, preprocess = self._batches(architecture, recipe, model)
-        course = _Course(self, candidate, preprocess, Best(self.objectives), parts)
-        if point is not None:
-            yield course.taken_up(point)
-        epochs = train(
-            model, training, validation, recipe, classes=len(self.data.classes), device=self.device, parts=parts,
-            resume=point["training"] if point else None,
-        )  # fmt: skip
-        try:
+        with _threads_of(point):
+            training, validation, preprocess = self._batches(architecture, recipe, model)
+            course = _Course(self, candidate, preprocess, Best(self.objectives), parts)
+            if point is not None:
+                yield course.taken_up(point)
+            epochs = train(
+                model, training, validation, recipe, classes=len(self.data.classes), device=self.device, parts=parts,
+                resume=point["training"] if point else None,
+            )  # fmt: skip
             for epoch in epochs:
                 yield course.trained(epoch)
-        finally:
-            torch.set_num_threads(threads)
 
     def _batches(self, architecture: Architecture, recipe: Recipe, model: Any) -> tuple[Batches, Batches, Preprocess]:
         import torch
@@ -270,6 +265,20 @@ class TrainEvaluator:
             preprocess = Preprocess(size, channels, self.fit, images.via, tuple(mean), tuple(std))
             self._images[size, channels] = images, preprocess
         return self._images[size, channels]
+
+
+@contextmanager
+def _threads_of(point: Mapping[str, Any] | None) -> Iterator[None]:
+    """Have inside as many threads as an interrupted training had: sums round by how many they are split over."""
+    import torch
+
+    before = torch.get_num_threads()
+    if point is not None:
+        torch.set_num_threads(point["threads"])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass

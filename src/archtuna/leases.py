@@ -26,7 +26,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from archtuna.rdb import WholeTrials
-from archtuna.storage import ERROR_CONSTRAINT, Attr, clock_of, explain, storage_errors
+from archtuna.storage import ERROR_CONSTRAINT, Attr, backend_of, clock_of, explain, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def change(
         params: value and distribution of each.
         state, values: to be given to the trial.
     """
-    backend = getattr(storage, "_backend", storage)
+    backend = backend_of(storage)
     if isinstance(backend, WholeTrials):
         return backend.change_trial(
             trial_id, expected, looks_at=(Attr.WORKER, Attr.LEASE), user_attrs=attrs, system_attrs=notes, params=params,
@@ -323,7 +323,7 @@ def _deaths(trial: FrozenTrial) -> Mapping[str, int]:
 
 def _held(study: optuna.Study) -> list[FrozenTrial]:
     """Return the running trials with what says who has them."""
-    backend = getattr(study._storage, "_backend", study._storage)
+    backend = backend_of(study._storage)
     if isinstance(backend, WholeTrials):
         return backend.running(study._study_id, (Attr.WORKER, Attr.LEASE, Attr.DEATHS))
     return study._storage.get_all_trials(study._study_id, deepcopy=False, states=(TrialState.RUNNING,))

@@ -21,7 +21,6 @@ from archtuna import repeater, serving
 from archtuna.crew import REPEATS, SEARCH, Start, Tell
 from archtuna.errors import MissingExtraError, StudyError
 from archtuna.interrupts import Stop
-from archtuna.serving import telling
 from archtuna.storage import CONNECT_SECONDS
 from archtuna.worker import Event
 
@@ -40,7 +39,7 @@ class _Actor:
         self.ending = Stop()
 
     def work(self, module: str, told: Mapping[str, Any]) -> None:
-        telling(WORK[module], told, self.told.append, self.ending)
+        serving.telling(WORK[module], told, self.told.append, self.ending)
 
     def news(self) -> tuple[int, list[Event]]:
         """Return the process and its events since the last time."""
@@ -129,19 +128,17 @@ class _Member:
         try:
             pid, events = self.ray.get(self.actor.news.remote(), timeout=ANSWER)
         except self.ray.exceptions.RayError:  # It is being started again, waits for a machine, or is no more.
-            if over:
-                self.ray.get(self.work)
-            is_given_up = self.asked is not None and time.monotonic() > self.asked + ANSWER
-            if is_given_up:
+            pid, events = self.pid, []
+            if not over and self.asked is not None and time.monotonic() > self.asked + ANSWER:
                 self.kill()
-            return over or is_given_up
+                return True
         if self.pid and pid != self.pid:
             self.tell({"event": "died", "pid": self.pid, "code": -9})
         self.pid = pid
         for event in events:
             self.tell(event)
         if over:
-            self.ray.get(self.work)
+            self.ray.get(self.work)  # Raises what ended it.
         return over
 
     def stop(self) -> None:

@@ -230,10 +230,12 @@ class Repeater:
         number, seed = task.trial.number, task.wanted.seed
         values = values_of(self.study.objectives, {**task.trial.costs, **progress.best})
         named = dict(zip(self.study.spec.objectives, values, strict=True))
-        path = self.study.checkpoint_path(number)
-        if progress.save and not path.exists():
+        if progress.save and self.study.artifacts.found(number) is None:
             # It was far behind the front once, and its weights were not kept.
-            progress.save(path, {"study": self.study.name, "number": number, "values": named, "seed": seed})
+            progress.save(
+                self.study.artifacts.weights(number),
+                {"study": self.study.name, "number": number, "values": named, "seed": seed},
+            )
         attrs = {Attr.RESULT: recorded(progress)}
         what = f"record trial {number} with seed {seed}"
         with_retries(partial(self.repeats.complete, task.claim, values, attrs), what=what)

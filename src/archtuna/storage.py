@@ -261,9 +261,19 @@ def _rdb(url: URL, options: dict[str, Any]) -> BaseStorage:
     return get_storage(WholeTrials(text, engine_kwargs=options))
 
 
+def url_of(storage: str | BaseStorage | None) -> str | None:
+    """Return the URL by which a storage was named; None for an object and for the run's own."""
+    return storage if isinstance(storage, str) else None
+
+
+def backend_of(storage: BaseStorage) -> Any:
+    """Return the storage behind Optuna's cache, or the storage itself where there is no cache."""
+    return getattr(storage, "_backend", storage)
+
+
 def engine_of(storage: BaseStorage) -> Any:
     """Return the SQLAlchemy engine behind a storage, or None where there is none."""
-    return getattr(getattr(storage, "_backend", storage), "engine", None)
+    return getattr(backend_of(storage), "engine", None)
 
 
 def clock_of(storage: BaseStorage) -> float:
@@ -281,7 +291,7 @@ def clock_of(storage: BaseStorage) -> float:
 
 def close_storage(storage: BaseStorage) -> None:
     """Give back the storage's connections; it opens new ones when it is used again."""
-    backend: Any = getattr(storage, "_backend", storage)
+    backend = backend_of(storage)
     if hasattr(backend, "scoped_session"):
         backend.scoped_session.remove()
         backend.engine.dispose()

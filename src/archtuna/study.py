@@ -16,7 +16,7 @@ import logging
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archtuna.architecture import Architecture
-from archtuna.artifacts import Artifacts, run_name
+from archtuna.artifacts import Artifacts, Training, run_name
 from archtuna.errors import StudyError, nearest
-from archtuna.files import Place, answering, listing, place_of
+from archtuna.files import Place, listing, place_of
 from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
@@ -44,6 +44,7 @@ from archtuna.storage import (
     open_storage,
     redact,
     storage_errors_named,
+    url_of,
 )
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ class Study:
         folder = Path(run).expanduser()
         make_folder(folder)
         artifacts = None if artifacts is None else _checked_artifacts(artifacts)
-        url = storage if isinstance(storage, str) else None
+        url = url_of(storage)
         record = read_record(folder)
         name = name or (record["name"] if record else folder.resolve().name)
         check_record(record, folder, name, url, own=storage is None)
@@ -510,10 +511,8 @@ class Study:
         return points
 
     def _found(self, number: int, again: Sequence[Run] = ()) -> Trial:
-        path = self.checkpoint_path(number)
-        with answering(path):
-            is_there = path.exists()
-        return self._trial(self.ledger.trials[number], path if is_there else self._settled(number), again)
+        path = self.artifacts.found(number) or self._settled(number)
+        return self._trial(self.ledger.trials[number], path, again)
 
     def _trial(self, trial: FrozenTrial, checkpoint: Place | None, again: Sequence[Run] = ()) -> Trial:
         attrs, result, state = trial.user_attrs, result_of(trial), state_of(trial)
@@ -605,35 +604,24 @@ class Study:
             age: seconds after which a file that was never finished is nobody's.
         """
         self.ledger.refresh()
-        kept, takes, found_points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
-        points = {int(name): numbers for name, numbers in found_points.items() if name.isdigit()}
+        kept, takes, points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
         wanted = trials_to_keep(self.ledger.points, self.ledger.numbers, near) | {t.number for t in self._front()}
-        ended, count = self._finished({**kept, **takes, **points}), len(self.ledger.trials)
+        count = len(self.ledger.trials)
+        ended = self._finished([*kept, *takes, *(int(name) for name in points if name.isdigit())])
         found = []
         for number, path in kept.items():
             if number >= count:
                 found.append((path, "weights of a trial that the study does not have"))
             elif number in ended - wanted:
                 found.append((path, f"weights of a trial that is not among the front and the {near} nearest behind it"))
-        for what, files, place in (
-            ("unfinished weights", takes, self.artifacts.staged),
-            ("a point to go on from", points, self.artifacts.point),
-        ):
-            for number, numbers in files.items():
-                for take in numbers:
-                    if number >= count or number in ended:
-                        found.append((place(number, take), f"{what} of a trial that has ended"))
-                    elif take < max(numbers):
-                        found.append((place(number, take), f"{what} of a worker that has lost the trial"))
-        done = {run_name(number, run.seed) for number, runs in self._again().items() for run in runs}
-        for name in (name for name in found_points if not name.isdigit()):
-            for take in found_points[name]:
-                if name in done:
-                    found.append((self.artifacts.point(name, take), "a point to go on from of a run that has ended"))
-                elif take < max(found_points[name]):
-                    found.append(
-                        (self.artifacts.point(name, take), "a point to go on from of a worker that lost the run")
-                    )
+        repeated = {run_name(number, run.seed) for number, runs in self._again().items() for run in runs}
+
+        def is_over(training: Training) -> bool:
+            number = int(training) if str(training).isdigit() else None
+            return training in repeated if number is None else number >= count or number in ended
+
+        found += _left_over("unfinished weights", takes, self.artifacts.staged, is_over)
+        found += _left_over("a point to go on from", points, self.artifacts.point, is_over)
         found += [(path, "half a file of a writer that died") for path in self.artifacts.torn(age)]
         sizes = {path: size for folder in {path.parent for path, _ in found} for path, size in _sizes_in(folder)}
         return [Garbage(path, sizes[path], why) for path, why in found if path in sizes]
@@ -656,7 +644,7 @@ def _opened(storage: str | BaseStorage | None, folder: Path) -> Iterator[BaseSto
     """Open a storage, and close it again where it does not hold the study that was meant."""
     opened = open_storage(storage, folder)
     try:
-        with storage_errors_named(storage if isinstance(storage, str) else None):
+        with storage_errors_named(url_of(storage)):
             yield opened
     except BaseException:
         if opened is not storage:
@@ -685,6 +673,29 @@ def _find(storage: str, name: str) -> tuple[optuna.Study, Spec]:
 def _known_studies(storage: BaseStorage, name: str) -> str:
     names = [study.study_name for study in storage.get_all_studies() if Attr.SPEC in study.user_attrs]
     return nearest(name, names) or (f"there are: {', '.join(names[:10])}" if names else "archtuna search makes one")
+
+
+def _left_over(
+    what: str,
+    files: Mapping[Any, Sequence[int]],
+    place: Callable[[Any, int], Place],
+    is_over: Callable[[Training], bool],
+) -> Iterator[tuple[Place, str]]:
+    """Yield what trainings left on the way that nobody goes on from, and why.
+
+    Args:
+        what: it is.
+        files: the takes that left one, by training.
+        place: of one.
+        is_over: whether a training has ended.
+    """
+    for training, takes in files.items():
+        kind = "trial" if str(training).isdigit() else "run"
+        for take in takes:
+            if is_over(training):
+                yield place(training, take), f"{what} of a {kind} that has ended"
+            elif take < max(takes):
+                yield place(training, take), f"{what} of a worker that has lost the {kind}"
 
 
 def _sizes_in(folder: Place) -> list[tuple[Place, int]]:
