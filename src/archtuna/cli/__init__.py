@@ -1,0 +1,158 @@
+"""The command line: reads arguments, calls the library, prints, and turns errors into exit codes.
+
+Results go to standard output, progress and errors to standard error. Exit code 0 is success, 1 an error of ours (one line
+and a hint, no traceback), 2 a mistake in the arguments, 130 an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from archtuna import __version__
+from archtuna.cli import deploy, networks, runs, searching, spaces
+from archtuna.errors import ArchtunaError
+
+EPILOG = """\
+examples:
+  archtuna check model.yaml --input-size 224
+  archtuna search model.yaml --data photos/ --out runs/photos --objectives f1,params --time 20m --workers 2
+  archtuna front runs/photos
+  archtuna pick runs/photos --max params=300k
+  archtuna train runs/photos 17 --epochs 60 --seeds 3
+  archtuna export runs/photos/trained/17.safetensors model.onnx
+"""
+
+
+COMMANDS = (
+    spaces.init,
+    spaces.check,
+    searching.search,
+    searching.worker,
+    runs.status,
+    searching.repeat,
+    runs.front,
+    runs.pick,
+    runs.show,
+    networks.train,
+    networks.evaluate,
+    networks.predict,
+    deploy.export,
+    deploy.latency,
+    runs.bench,
+    spaces.blocks,
+    spaces.schema,
+    runs.cache,
+    runs.gc,
+)
+"""What adds each command to the parser, in the order in which they are listed."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    if argv is None:
+        _hide_passwords()
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    _restore_password(arguments)
+    if arguments.run is None:
+        parser.print_help()
+        return 2
+    _log_to_stderr(arguments)
+    try:
+        _import_blocks(arguments.imports)
+        code = arguments.run(arguments)
+        sys.stdout.flush()
+        return int(code or 0)
+    except ArchtunaError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return _fail("interrupted", code=130)
+    except BrokenPipeError:
+        # The reader of our output is gone (`archtuna front RUN | head`); there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(f"{error.strerror or error}{place}")
+
+
+HIDDEN = "ARCHTUNA_HIDDEN_STORAGE"
+"""The environment variable through which a storage's URL comes when it was an argument with a password."""
+
+
+def _hide_passwords() -> None:
+    """Begin again, with the storage's URL in the environment, where its password is an argument that others could list."""
+    if os.name != "posix" or HIDDEN in os.environ or not any("://" in text for text in sys.argv):
+        return
+    from archtuna.storage import has_password, redact
+
+    urls = {text: text.partition("=")[2] if text.startswith("--") else text for text in sys.argv}
+    secret = {text: url for text, url in urls.items() if has_password(url)}
+    if len(secret) != 1:
+        return
+    ((text, url),) = secret.items()
+    shown = [redact(url).join(part.split(url)) if part == text else part for part in sys.orig_argv[1:]]
+    os.execve(sys.executable, [sys.executable, *shown], {**os.environ, HIDDEN: url})
+
+
+def _restore_password(arguments: argparse.Namespace) -> None:
+    url = os.environ.pop(HIDDEN, None)
+    if url is not None and getattr(arguments, "storage", None):
+        arguments.storage = url
+
+
+def _import_blocks(modules: Sequence[str]) -> None:
+    if modules:
+        from archtuna.registry import import_blocks
+
+        import_blocks(modules)
+
+
+def _fail(text: str, code: int = 1) -> int:
+    print(f"archtuna: {text}", file=sys.stderr)
+    return code
+
+
+class _Stderr(logging.StreamHandler):
+    """Writes to what standard error is at the moment: a live display puts itself in its place, to redraw below."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        pass
+
+
+def _log_to_stderr(arguments: argparse.Namespace) -> None:
+    log = logging.getLogger("archtuna")
+    log.setLevel(logging.ERROR if getattr(arguments, "quiet", False) else logging.INFO)
+    if not log.handlers:
+        handler = _Stderr()
+        handler.setFormatter(logging.Formatter("archtuna: %(message)s"))
+        log.addHandler(handler)
+    # Warnings of libraries are for those who write code against them, and they are shown where a developer asks for it.
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="archtuna",
+        description="A YAML model file in, a Pareto front of trained, deployable image classifiers out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"archtuna {__version__}")
+    parser.set_defaults(run=None)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in COMMANDS:
+        add(verbs)
+    return parser

@@ -1,0 +1,204 @@
+"""Commands that look at what a search found, and at what it left: status, front, pick, show, bench, cache, gc."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from archtuna.cli.arguments import count, flag, print_json, print_lines, verb
+from archtuna.errors import StudyError
+
+
+def status(verbs: Any) -> None:
+    parser = verb(verbs, "status", _run_status, "say who works on a search, what was done, and how long it will go on")
+    parser.add_argument("folder", metavar="RUN", nargs="?", help="folder of a search, or --study and --storage")
+    parser.add_argument("--watch", action="store_true", help="say it again every two seconds, until the search is over")
+    flag(parser, "study", "storage", "json")
+
+
+def _run_status(arguments: argparse.Namespace) -> None:
+    from archtuna.status import status, status_lines, watched
+    from archtuna.study import Study
+
+    if (arguments.folder is None) == (arguments.study is None):
+        raise StudyError("name either the folder of a run or its study", hint="archtuna status RUN, or --study NAME")
+    if arguments.study is None:
+        study = Study.open(arguments.folder, storage=arguments.storage)
+    else:
+        study = Study.named(arguments.study, storage=arguments.storage)
+    with study:
+        if arguments.json:
+            print_json(status(study))
+        elif not arguments.watch:
+            print_lines(status_lines(status(study)))
+        else:
+            for lines in watched(study):
+                if sys.stdout.isatty():
+                    print("\x1b[2J\x1b[H", end="")
+                print_lines(lines)
+
+
+def front(verbs: Any) -> None:
+    parser = verb(verbs, "front", _run_front, "print the Pareto front of a run")
+    parser.add_argument("--knee", action="store_true", help="print only the checkpoint of the knee point")
+    flag(parser, "run", "storage", "json")
+
+
+def _run_front(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.final import knee_checkpoint
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        if arguments.knee:
+            print(knee_checkpoint(study))
+        elif arguments.json:
+            print_json(report.front(study))
+        else:
+            print_lines(report.front_lines(study))
+
+
+def pick(verbs: Any) -> None:
+    parser = verb(verbs, "pick", _run_pick, "choose one network of the front, by default the best by the first quality")
+    parser.add_argument("--best", metavar="f1", help="what it is to be best at, an objective or a cost")
+    parser.add_argument("--knee", action="store_true", help="choose the one nearest to the ideal instead")
+    parser.add_argument(
+        "--within-one-se", action="store_true", help="choose the smallest within one standard error of the best instead"
+    )
+    parser.add_argument("--smallest", metavar="params", help="the cost that makes a network small (the first)")
+    for bound, sign in (("max", "at most"), ("min", "at least")):
+        example = "params=300k" if bound == "max" else "f1=.9"
+        parser.add_argument(
+            f"--{bound}", action="append", default=[], metavar=example, help=f"bound: {sign} this; repeatable"
+        )
+    flag(parser, "run", "storage", "json")
+
+
+def _run_pick(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.selection import bound_of
+    from archtuna.study import Study
+
+    most = {bound.name: bound.value for bound in (bound_of(text, "<=") for text in arguments.max)}
+    least = {bound.name: bound.value for bound in (bound_of(text, ">=") for text in arguments.min)}
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        found = study.pick(
+            best=arguments.best,
+            max=most,
+            min=least,
+            knee=arguments.knee,
+            within_one_se=arguments.within_one_se,
+            smallest=arguments.smallest,
+        )
+    if arguments.json:
+        print_json(report.picked(found))
+    else:
+        print_lines(report.picked_lines(found))
+
+
+def show(verbs: Any) -> None:
+    parser = verb(verbs, "show", _run_show, "print a trial's values and layer table, or its model file")
+    parser.add_argument("--yaml", action="store_true", help="print the model file alone")
+    flag(parser, "run", "number", "storage", "json")
+
+
+def _run_show(arguments: argparse.Namespace) -> None:
+    from archtuna import report
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        trial = study.candidate(arguments.number)
+        if arguments.yaml:
+            print(trial.architecture.to_yaml(), end="")
+        elif arguments.json:
+            print_json(report.shown(trial))
+        else:
+            print_lines(report.show_lines(trial))
+
+
+def bench(verbs: Any) -> None:
+    parser = verb(verbs, "bench", _run_bench, "replay searches on benchmark tables, to compare samplers")
+    parser.add_argument("folder", help="folder with the tables (.npz, see docs/bench.md)")
+    parser.add_argument("--table", action="append", default=[], metavar="NAME", help="only this table; repeatable")
+    parser.add_argument("--objectives", metavar="A,B", help="columns to minimise, instead of each table's own cases")
+    parser.add_argument(
+        "--worst", action="append", default=[], metavar="A=50", help="worst value of a column that counts; repeatable"
+    )
+    parser.add_argument("--report", metavar="C", help="with one objective: the column that is told of the best network")
+    parser.add_argument(
+        "--samplers", type=lambda text: text.split(","), metavar="A,B",
+        help="known-costs, Optuna's by name, tpe-default (Optuna's own default), or module:Class "
+        "(random,nsga2,tpe-default,tpe,known-costs)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=count, default=5, metavar="N", help="searches of each (%(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, metavar="N", help="the others follow it (%(default)s)")
+    parser.add_argument("--trials", type=count, default=100, metavar="N", help="of each search (%(default)s)")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes (%(default)s)")
+    flag(parser, "json")
+
+
+def _run_bench(arguments: argparse.Namespace) -> None:
+    from archtuna import bench, report
+
+    folder = Path(arguments.folder)
+    work = bench.plan(
+        folder,
+        arguments.samplers,
+        range(arguments.first_seed, arguments.first_seed + arguments.seeds),
+        tables=arguments.table,
+        objectives=arguments.objectives.split(",") if arguments.objectives else (),
+        worst=bench.worst_of(arguments.worst),
+        report=arguments.report,
+    )
+    done = []
+    for one in bench.replays(folder, work, arguments.trials, arguments.workers):
+        done.append(one)
+        if sys.stderr.isatty() and not arguments.json:
+            print(f"\r{len(done)} of {len(work)} searches", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty() and not arguments.json:
+        print("\r\x1b[K", end="", file=sys.stderr)
+    if arguments.json:
+        print_json(bench.plain(bench.summary(done)))
+    else:
+        print_lines(report.bench_lines(done))
+
+
+def cache(verbs: Any) -> None:
+    parser = verb(verbs, "cache", _run_cache, "say where decoded pictures are kept, or remove them")
+    parser.add_argument("--clear", action="store_true", help="remove them; the next run decodes again")
+
+
+def _run_cache(arguments: argparse.Namespace) -> None:
+    from archtuna.data import cache_folder, clear_cache
+
+    if arguments.clear:
+        print(f"removed {clear_cache() / 1e6:.1f} MB from {cache_folder()}")
+        return
+    files = [path for path in cache_folder().rglob("*") if path.is_file()] if cache_folder().exists() else []
+    print(f"{cache_folder()}: {len(files)} files, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB")
+
+
+def gc(verbs: Any) -> None:
+    parser = verb(verbs, "gc", _run_gc, "list the files of a run that nothing needs any more, or delete them")
+    parser.add_argument("--delete", action="store_true", help="delete them")
+    flag(parser, "run", "storage", "json")
+
+
+def _run_gc(arguments: argparse.Namespace) -> None:
+    from archtuna.files import delete
+    from archtuna.study import Study
+
+    with Study.open(arguments.folder, storage=arguments.storage) as study:
+        found = study.garbage()
+    if arguments.delete:
+        for one in found:
+            delete(one.path)
+    if arguments.json:
+        print_json([{"path": str(one.path), "bytes": one.bytes, "why": one.why} for one in found])
+        return
+    for one in found:
+        print(f"{one.path}: {one.bytes:,} bytes, {one.why}")
+    total = f"{len(found)} files, {sum(one.bytes for one in found) / 1e6:.1f} MB"
+    print(f"deleted {total}" if arguments.delete else f"{total} can go: archtuna gc {arguments.folder} --delete")

@@ -1,0 +1,245 @@
+"""Commands that search, and show how it goes: search, worker, repeat."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from archtuna.cli.arguments import count, count_or_zero, flag, numbers, print_json, print_lines, say_notes, share, verb
+from archtuna.errors import DataError, StudyError
+
+
+def search(verbs: Any) -> None:
+    parser = verb(verbs, "search", _run_search, "search for the Pareto front; the same command again goes on")
+    parser.add_argument("file", help="model or search file")
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run")
+    parser.add_argument("--objectives", help="comma-separated: loss, f1, accuracy, params, macs, size_mb (f1,params)")
+    parser.add_argument(
+        "--limit", action="append", default=[], metavar='"params<=500k"', help="bound on a cost; repeatable"
+    )
+    parser.add_argument("--trials", type=count, metavar="N", help="networks to evaluate (50 without --time)")
+    parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
+    parser.add_argument(
+        "--workers", type=count_or_zero, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
+    )
+    parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the search")
+    parser.add_argument(
+        "--screen", metavar="SCORE",
+        help="begin a new study with networks that score best untrained: synflow, naswot or macs (none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--fraction", type=share, metavar="F", help="stratified share of the training pictures to search on"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse data with broken pictures instead of leaving them out"
+    )
+    parser.add_argument(
+        "--repeats", type=count, metavar="N", help="then train the front again N times, with other seeds (none)"
+    )
+    stopping = parser.add_mutually_exclusive_group()
+    stopping.add_argument("--no-stopping", action="store_true", help="train every network to its end")
+    stopping.add_argument(
+        "--first-rung", type=count, metavar="N", help="epochs before the first look at a trial (a share of its epochs)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="let actors of a Ray cluster be the workers: auto, host:6379 or ray://host:10001",
+    )
+    flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "json")
+
+
+def _run_search(arguments: argparse.Namespace) -> int:
+    from archtuna.data import Data
+    from archtuna.driver import search
+    from archtuna.settings import limits_from, objectives_from
+    from archtuna.space import SearchSpace
+
+    space = SearchSpace.read(Path(arguments.file), input_size=arguments.input_size)
+    say_notes(space.notes)
+    source = arguments.data or space.settings.data.get("path")
+    if source is None:
+        raise DataError("no pictures to search on", hint="name them with --data, or in the file: data: {path: photos}")
+    strict = arguments.strict or space.settings.data.get("strict", False)
+    show = _Shown(arguments, f"archtuna search, {arguments.out}")
+    with show:
+        study = search(
+            space,
+            Data.open(source, strict=strict),
+            out=arguments.out,
+            objectives=objectives_from(arguments.objectives) if arguments.objectives else None,
+            trials=arguments.trials,
+            time=arguments.time,
+            workers=arguments.workers,
+            storage=arguments.storage,
+            name=arguments.study,
+            artifacts=arguments.artifacts,
+            sampler=arguments.sampler,
+            seed=arguments.seed,
+            screen=arguments.screen,
+            limits=limits_from(arguments.limit) if arguments.limit else None,
+            epochs=arguments.epochs,
+            fraction=arguments.fraction,
+            device=arguments.device,
+            per_gpu=arguments.per_gpu,
+            ray=arguments.ray,
+            repeats=arguments.repeats,
+            stopping=_schedule(arguments),
+            on_event=show.take,
+        )
+    return _ended(study, show, arguments, lambda: _ending(study, arguments))
+
+
+def _schedule(arguments: argparse.Namespace) -> Any:
+    """Return what the arguments say of early stopping, or None where they leave it to the file."""
+    from archtuna.schedule import Schedule
+
+    return Schedule(first=arguments.first_rung) if arguments.first_rung else False if arguments.no_stopping else None
+
+
+def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Callable[[], Iterable[str]]) -> int:
+    """Print what a search or its repeats came to, give the study's connections back, and return the exit code."""
+    with study:
+        if not (arguments.json or arguments.quiet):
+            print_lines(lines())
+    return 130 if show.reason == "interrupted" else 0
+
+
+def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
+    from archtuna import report
+
+    lines = [*report.front_lines(study), ""]
+    if study.front():
+        knee = study.knee()
+        lines.append(f"look at the knee point:  archtuna show {study.folder} {knee.number}")
+        lines.append(f"train it in full:        archtuna train {study.folder} {knee.number}")
+        if knee.checkpoint:
+            lines.append(f"export it as it is:      archtuna export {knee.checkpoint} model.onnx")
+        lines.append(f"choose another:          archtuna pick {study.folder} --max {_bound_of(study)}")
+        if not any(trial.again for trial in study.front()):
+            lines.append(f"see what is chance:      archtuna repeat {study.folder} --seeds 3")
+    lines.append("go on searching:         the same command again, with more --trials or --time")
+    return lines
+
+
+def _bound_of(study: Any) -> str:
+    """Return a bound that the front's knee point keeps, for an example."""
+    cost = next((o.name for o in study.objectives if o.kind == "cost"), "params")
+    return f"{cost}={study.knee().costs.get(cost, 0):.6g}"
+
+
+class _Shown:
+    """Shows the events of a search or of its repeats: a display on a terminal, else lines, as JSON where that is asked for."""
+
+    def __init__(self, arguments: argparse.Namespace, title: str) -> None:
+        self.json, self.quiet = arguments.json, arguments.quiet
+        self.title = title
+        self.reason = ""
+        self.watch: Any = None
+        self.display: Any = None
+
+    def take(self, event: dict[str, Any]) -> None:
+        from archtuna.live import Watch, plain_lines
+        from archtuna.objective import objectives_of
+
+        if event["event"] == "end":
+            self.reason = event["reason"]
+        if self.json:
+            print_json({k: v for k, v in event.items() if k != "traceback"})
+            return
+        if self.quiet:
+            return
+        if self.watch is None:
+            self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
+            self._open()
+        (self.display or self.watch).take(event)
+        if self.display is None:
+            for line in plain_lines(self.watch, event):
+                print(line, file=sys.stderr, flush=True)
+
+    def _open(self) -> None:
+        if sys.stderr.isatty():
+            from rich.console import Console
+
+            from archtuna.live import Display
+
+            self.display = Display(self.watch, Console(stderr=True))
+            self.display.__enter__()
+
+    def __enter__(self) -> _Shown:
+        return self
+
+    def __exit__(self, *args: Any) -> None:
+        if self.display is not None:
+            self.display.__exit__(*args)
+
+
+def worker(verbs: Any) -> None:
+    parser = verb(verbs, "worker", _run_worker, "work on a search that was begun elsewhere, until it is over")
+    parser.add_argument(
+        "--out", metavar="RUN", help="folder for weights; by default the study's own, where it is shared"
+    )
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (1)")
+    parser.add_argument(
+        "--no-wait", action="store_true", help="end when nothing is left to begin, not when the others have ended, too"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    flag(parser, "study", "storage", "data", "device", "per-gpu", "json")
+
+
+def _run_worker(arguments: argparse.Namespace) -> int:
+    from archtuna import report
+    from archtuna.driver import join
+
+    if arguments.study is None:
+        raise StudyError("no study is named", hint="--study NAME; archtuna search says the name of its own")
+    show = _Shown(arguments, f"archtuna worker, {arguments.study}")
+    with show:
+        study = join(
+            arguments.study,
+            storage=arguments.storage,
+            data=arguments.data,
+            out=arguments.out,
+            workers=arguments.workers,
+            device=arguments.device,
+            per_gpu=arguments.per_gpu,
+            linger=not arguments.no_wait,
+            on_event=show.take,
+        )
+    return _ended(study, show, arguments, lambda: report.front_lines(study))
+
+
+def repeat(verbs: Any) -> None:
+    parser = verb(
+        verbs, "repeat", _run_repeat, "train the front again with other seeds; the same command again goes on"
+    )
+    parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs that each network is to have (3)")
+    parser.add_argument("--numbers", type=numbers, metavar="3,7", help="trials to train again instead of the front")
+    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    flag(parser, "run", "data", "device", "storage", "json")
+
+
+def _run_repeat(arguments: argparse.Namespace) -> int:
+    from archtuna import report
+    from archtuna.driver import repeat
+
+    show = _Shown(arguments, f"archtuna repeat, {arguments.folder}")
+    with show:
+        study = repeat(
+            arguments.folder,
+            arguments.seeds,
+            numbers=arguments.numbers,
+            workers=arguments.workers,
+            data=arguments.data,
+            storage=arguments.storage,
+            device=arguments.device,
+            on_event=show.take,
+        )
+    pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
+    return _ended(study, show, arguments, lambda: [*report.front_lines(study), "", pick])
