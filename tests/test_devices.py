@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import queue
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from archtuna.devices import THREADS, seated, sharing, threads_of, usable_cores
+from archtuna.devices import THREADS, Courtesy, quiet_machine, seated, sharing, threads_of, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +114,94 @@ def test_a_crew_shares_the_cores_that_this_process_may_use(monkeypatch: pytest.M
     monkeypatch.setattr("archtuna.devices.usable_cores", lambda: 8)
     assert threads_of(3) == {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     assert threads_of(20)["OMP_NUM_THREADS"] == "1"
+
+
+# --- measuring while others train --------------------------------------------------------------------
+
+
+def _trains(steps: multiprocessing.Queue, folder: str) -> None:
+    """Train for ever, a batch a hundredth of a second."""
+    import tempfile
+
+    tempfile.tempdir = folder
+    courtesy = Courtesy()
+    with courtesy.at_work() as give_way:
+        while True:
+            give_way()
+            time.sleep(0.01)
+            steps.put((time.monotonic(), courtesy.waited))
+
+
+@pytest.fixture
+def trainings(tmp_path: Path) -> Iterator[list[tuple[multiprocessing.Process, multiprocessing.Queue]]]:
+    """Two processes that train; each has begun."""
+    context = multiprocessing.get_context("fork")
+    found = []
+    for _ in range(2):
+        steps = context.Queue()
+        found.append((context.Process(target=_trains, args=(steps, str(tmp_path)), daemon=True), steps))
+        found[-1][0].start()
+    for _, steps in found:
+        steps.get(timeout=30)
+    yield found
+    for process, _ in found:
+        process.kill()
+        process.join()
+
+
+def _drained(steps: multiprocessing.Queue) -> list[tuple[float, float]]:
+    found = []
+    while True:
+        try:
+            found.append(steps.get(timeout=0.3))
+        except queue.Empty:
+            return found
+
+
+def test_while_one_measures_no_training_takes_another_batch_and_afterwards_all_go_on(trainings) -> None:
+    with quiet_machine() as waited:
+        begun = time.monotonic()
+        time.sleep(0.3)
+        ended = time.monotonic()
+    assert 0 <= waited < 5
+    time.sleep(0.2)
+    for process, steps in trainings:
+        process.kill()
+        seen = _drained(steps)
+        assert not [when for when, _ in seen if begun + 0.02 < when < ended]
+        assert [when for when, _ in seen if when > ended]
+        assert 0.25 < seen[-1][1] < 5, "it knows for how long it stood still"
+
+
+def test_one_that_is_killed_while_it_measures_holds_nobody_up(trainings, tmp_path: Path) -> None:
+    def measure(holds) -> None:
+        with quiet_machine():
+            holds.set()
+            time.sleep(60)
+
+    context = multiprocessing.get_context("fork")
+    holds = context.Event()
+    process = context.Process(target=measure, args=(holds,), daemon=True)
+    process.start()
+    assert holds.wait(30)
+    process.kill()
+    process.join()
+    killed = time.monotonic()
+    steps = trainings[0][1]
+    assert any(when > killed for when, _ in iter(lambda: steps.get(timeout=10), None))
+
+
+def test_two_do_not_measure_at_once() -> None:
+    order: list[str] = []
+
+    def other() -> None:
+        with quiet_machine():
+            order.append("other")
+
+    with quiet_machine():
+        thread = threading.Thread(target=other)
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "other"]

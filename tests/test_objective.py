@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from archtuna.errors import SpecError
-from archtuna.objective import OBJECTIVES, hypervolume, knee, limit_of, objectives_of, oriented, pareto_ranks
+from archtuna.objective import OBJECTIVES, hypervolume, kind_of, knee, limit_of, objectives_of, oriented, pareto_ranks
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,10 @@ def test_objectives_have_their_natural_directions():
         (["acuracy"], r"unknown objective 'acuracy'\nhint: did you mean 'accuracy'"),
         (["f1", "f1"], "stands twice"),
         (["params"], "no objective that training reveals"),
-        (["latency_ms", "f1"], "unknown objective 'latency_ms'"),
+        (["latency_s", "f1"], "unknown objective 'latency_s'"),
+        (["params@pi4", "f1"], r"'params' is the same on every device\nhint: write params"),
+        (["latency_ms@", "f1"], r"'' is not the name of a device"),
+        (["f1", "latency_ms@a b"], r"'a b' is not the name of a device"),
     ):
         with pytest.raises(SpecError, match=message):
             objectives_of(names)
@@ -76,3 +79,15 @@ def test_hypervolume_is_a_share_of_the_box():
 
 def test_every_objective_has_a_meaning():
     assert all(o.meaning for o in OBJECTIVES.values())
+
+
+def test_what_is_measured_may_name_a_device():
+    here, there = objectives_of(["f1", "latency_ms", "latency_ms@pi4"])[1:]
+    assert (here.base, here.device, there.base, there.device) == ("latency_ms", None, "latency_ms", "pi4")
+    assert here.is_measured and there.is_measured and here != there
+    assert there.meaning.endswith("on pi4")
+    assert str(limit_of("latency_ms@pi4 <= 2.5")) == "latency_ms@pi4 <= 2.5"
+    assert limit_of("energy_mj@my-phone.1<=3").violation({"energy_mj@my-phone.1": 6.0}) == 1.0
+    assert [kind_of(name) for name in ("f1", "latency_ms@pi4", "params@pi4", "x")] == ["quality", "cost", None, None]
+    with pytest.raises(SpecError, match="'f1@pi4' cannot be limited"):
+        limit_of("f1@pi4 <= 1")

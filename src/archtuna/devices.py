@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,6 +112,78 @@ def machine_lock(name: str) -> Iterator[None]:
 
     with FileLock(_folder() / f"{name}.lock"):
         yield
+
+
+# --- measuring while others train --------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def quiet_machine() -> Iterator[float]:
+    """Hold this machine while something is measured: no other process of this user measures, and none that trains goes on.
+
+    Yields:
+        the seconds that it took until the trainings had ended their batches.
+    """
+    begun = time.perf_counter()
+    with _opened("measuring") as wish, _opened("training") as trainings:
+        _flock(wish, exclusive=True)
+        _flock(trainings, exclusive=True)
+        yield time.perf_counter() - begun
+
+
+class Courtesy:
+    """A training's side of ``quiet_machine``: between two batches it looks whether somebody wants to measure, and waits.
+
+    A look takes some microseconds. Locks end with their process: one that is killed while it measures holds nobody up.
+
+    Attributes:
+        waited: seconds for which it stood still.
+    """
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[Callable[[], None]]:
+        """Give what is to be called between two batches; outside of this a training is not waited for."""
+        with _opened("measuring") as wish, _opened("training") as trainings:
+
+            def give_way() -> None:
+                if not _flock(wish, wait=False):
+                    begun = time.perf_counter()
+                    _flock(trainings, release=True)
+                    _flock(wish)
+                    _flock(trainings)
+                    self.waited += time.perf_counter() - begun
+                _flock(wish, release=True)
+
+            _flock(trainings)
+            yield give_way
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[int]:
+    """Open a file to lock; closing it gives every lock on it back."""
+    descriptor = os.open(_folder() / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, *, exclusive: bool = False, wait: bool = True, release: bool = False) -> bool:
+    """Lock a file, shared or exclusively, or give the lock back; return whether it could be done without waiting where that
+    was not wanted. Where the system has no such locks nobody waits for anybody."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    how = fcntl.LOCK_UN if release else fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(descriptor, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _lock(name: str) -> BaseFileLock | None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
+from archtuna.devices import Courtesy
 from archtuna.errors import StudyError, TrialError
 from archtuna.files import Place
 from archtuna.model import check_output
@@ -56,6 +57,7 @@ class Progress:
         pause: returns all that the evaluation needs to go on after this epoch, as bytes; None where it cannot.
         parts: pieces in which each batch was trained, because memory did not suffice for more.
         taken_up: whether this epoch is the one after which an evaluation was interrupted, told again.
+        waited: seconds for which it stood still while networks were measured on this machine.
     """
 
     epoch: int
@@ -68,6 +70,7 @@ class Progress:
     pause: Callable[[], bytes | memoryview] | None = None
     parts: int = 1
     taken_up: bool = False
+    waited: float = 0.0
 
 
 @runtime_checkable
@@ -233,7 +236,8 @@ class TrainEvaluator:
             if point is not None:
                 yield course.taken_up(point)
             epochs = train(
-                model, training, validation, recipe, classes=len(self.data.classes), device=self.device, parts=parts,
+                model, *(_Yielding(batches, course.courtesy) for batches in (training, validation)), recipe,
+                classes=len(self.data.classes), device=self.device, parts=parts,
                 resume=point["training"] if point else None,
             )  # fmt: skip
             for epoch in epochs:
@@ -267,6 +271,23 @@ class TrainEvaluator:
         return self._images[size, channels]
 
 
+@dataclass(frozen=True)
+class _Yielding:
+    """Batches between which a training stands still while somebody measures on this machine."""
+
+    batches: Batches
+    courtesy: Courtesy
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        with self.courtesy.at_work() as give_way:
+            for batch in self.batches.epoch(number):
+                give_way()
+                yield batch
+
+
 @contextmanager
 def _threads_of(point: Mapping[str, Any] | None) -> Iterator[None]:
     """Have inside as many threads as an interrupted training had: sums round by how many they are split over."""
@@ -293,6 +314,7 @@ class _Course:
         parts: pieces of a batch.
         weights: of the epoch that is kept.
         before: seconds that it took before it was interrupted.
+        courtesy: what it has waited for those who measure.
     """
 
     by: TrainEvaluator
@@ -302,6 +324,7 @@ class _Course:
     parts: int
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     before: float = 0.0
+    courtesy: Courtesy = field(default_factory=Courtesy)
 
     def __post_init__(self) -> None:
         import torch
@@ -334,8 +357,9 @@ class _Course:
         }
         pause = partial(self._pause, state, {**told, "weights": self.weights})
         return Progress(
-            number, self.candidate.recipe.epochs, dict(metrics), *best, seconds, save, pause, parts=self.parts
-        )
+            number, self.candidate.recipe.epochs, dict(metrics), *best, seconds, save, pause, parts=self.parts,
+            waited=self.courtesy.waited,
+        )  # fmt: skip
 
     def _pause(self, state: Callable[[], Any], told: Mapping[str, Any]) -> memoryview:
         from archtuna.resume import pack

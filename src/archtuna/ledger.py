@@ -71,6 +71,7 @@ def recorded(progress: Progress) -> dict[str, Any]:
         "epochs": {"trained": progress.epoch, "kept": progress.kept},
         "seconds": progress.seconds,
         **({"parts": progress.parts} if progress.parts > 1 else {}),
+        **({"waited": round(progress.waited, 3)} if progress.waited else {}),
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import number
-from archtuna.objective import OBJECTIVES, Objective
+from archtuna.objective import Objective, kind_of
 from archtuna.report import arrow, columns, measured
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _repeated_line(event: Mapping[str, Any]) -> str:
     shown = [
         f"{name} {number(value)}, mean {measured(event['mean'][name], (event['spread'] or {}).get(name), event['runs'])}"
         for name, value in event["values"].items()
-        if OBJECTIVES[name].kind == "quality"
+        if kind_of(name) == "quality"
     ]
     return f"trial {event['number']} with seed {event['seed']}: {'; '.join(shown)}"
 

@@ -18,13 +18,13 @@ from archtuna.reader import read_section
 from archtuna.recipe import PARAMETERS as TRAINING
 from archtuna.registry import UnknownNameError, require_block
 from archtuna.rows import REPEAT, RowTemplate, selected
-from archtuna.settings import DATA, SEARCH, Settings, limits_from, objectives_from, seconds_of
+from archtuna.settings import DATA, DEPLOY, SEARCH, Settings, deploy_of, limits_from, objectives_from, seconds_of
 from archtuna.signature import Bounds, Parameter
 from archtuna.wiring import Section
 
 KEYS = (
     "format", "input_channel", "input_size", "depth_multiple", "width_multiple", "backbone",
-    "choices", "vary", "data", "training", "objectives", "limits", "search", "modules", "blocks",
+    "choices", "vary", "data", "training", "objectives", "limits", "search", "deploy", "modules", "blocks",
 )  # fmt: skip
 MAX_VARY = 100
 MAX_VARIED = 50_000
@@ -287,9 +287,13 @@ def _read_settings(entries: Mapping[str, Value]) -> Settings:
     if "search" in entries and search.get("time") is not None:
         _placed(entries["search"].entries()["time"], seconds_of)
     objectives, limits = entries.get("objectives"), entries.get("limits")
+    deploy = _section(entries.get("deploy"), DEPLOY)
+    if deploy:
+        _placed(entries["deploy"], lambda _: deploy_of(deploy))
     return Settings(
         data=_section(entries.get("data"), DATA),
         search=search,
+        deploy=deploy,
         objectives=_placed(objectives, objectives_from) if objectives else None,
         limits=_placed(limits, limits_from) if limits else (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -24,12 +24,21 @@ class Objective:
         direction: ``minimize`` or ``maximize``, as Optuna spells it.
         kind: a ``quality`` is known after training, a ``cost`` before.
         meaning: one line for people.
+        is_measured: whether it takes a device to know a cost: it does not follow from the network alone.
+        device: name of the device that it is measured on; None where that is this machine, or it is not measured.
     """
 
     name: str
     direction: Direction
     kind: Literal["quality", "cost"]
     meaning: str
+    is_measured: bool = False
+    device: str | None = None
+
+    @property
+    def base(self) -> str:
+        """The name without the device."""
+        return self.name.partition("@")[0]
 
     @property
     def sign(self) -> float:
@@ -47,9 +56,44 @@ OBJECTIVES: dict[str, Objective] = {
         Objective(
             "macs", "minimize", "cost", "multiply-accumulates of convolutions and matrix products for one picture"
         ),
-        Objective("size_mb", "minimize", "cost", "bytes of the weights as 32-bit floats, in units of 10^6"),
+        Objective(
+            "size_mb", "minimize", "cost", "bytes of the weights as 32-bit floats, or of what is deployed, in 10^6"
+        ),
+        Objective("latency_ms", "minimize", "cost", "milliseconds of the exported network for a batch", True),
+        Objective("energy_mj", "minimize", "cost", "millijoules of the exported network for a batch", True),
     )
 }
+
+
+DEVICE_NAME = r"[\w.-]{1,64}"
+
+
+def objective_of(name: str, *, path: str = "objectives") -> Objective:
+    """Return the objective of a name; ``latency_ms@pi4`` is ``latency_ms``, measured on the device ``pi4``.
+
+    Raises:
+        SpecError: there is none, or it is not measured on devices.
+    """
+    base, at, device = name.partition("@")
+    if base not in OBJECTIVES:
+        hint = nearest(base, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}"
+        raise SpecError(f"unknown objective '{name}'", path=path, value=name, hint=hint)
+    known = OBJECTIVES[base]
+    if not at:
+        return known
+    if not known.is_measured:
+        raise SpecError(f"'{base}' is the same on every device", path=path, value=name, hint=f"write {base}")
+    if not re.fullmatch(DEVICE_NAME, device):
+        raise SpecError(f"'{device}' is not the name of a device", path=path, value=name, hint="write latency_ms@pi4")
+    return replace(known, name=name, meaning=f"{known.meaning}, on {device}", device=device)
+
+
+def kind_of(name: str) -> str | None:
+    """Return whether a name is that of a ``quality`` or of a ``cost``, None where it is no objective's."""
+    try:
+        return objective_of(name).kind
+    except SpecError:
+        return None
 
 
 def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
@@ -60,12 +104,10 @@ def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
     """
     found: list[Objective] = []
     for name in names:
-        if name not in OBJECTIVES:
-            hint = nearest(name, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}"
-            raise SpecError(f"unknown objective '{name}'", path="objectives", value=name, hint=hint)
-        if OBJECTIVES[name] in found:
+        objective = objective_of(name)
+        if objective in found:
             raise SpecError(f"objective '{name}' stands twice", path="objectives", value=name)
-        found.append(OBJECTIVES[name])
+        found.append(objective)
     if not any(o.kind == "quality" for o in found):
         raise SpecError("no objective that training reveals", path="objectives", hint="add one of loss, f1, accuracy")
     return tuple(found)
@@ -90,7 +132,8 @@ class Limit:
 
 
 BOUND = re.compile(
-    r"\s*(?P<name>\w+)\s*(?P<sign><=|>=|==|<|>|=)\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*(?P<unit>[kKmMgG]?)\s*"
+    rf"\s*(?P<name>\w+(?:@{DEVICE_NAME})?)\s*"
+    r"(?P<sign><=|>=|==|<|>|=)\s*(?P<number>[\d.]+(?:e[+-]?\d+)?)\s*(?P<unit>[kKmMgG]?)\s*"
 )
 """A name, a sign and a number with a unit: ``params <= 500k``."""
 
@@ -112,7 +155,7 @@ def limit_of(text: str) -> Limit:
     if match["sign"] not in ("<=", "<"):
         raise SpecError(f"'{text}': only <= can be a limit", path="limits", value=text)
     costs = [o.name for o in OBJECTIVES.values() if o.kind == "cost"]
-    if name not in costs:
+    if kind_of(name) != "cost":
         hint = nearest(name, costs) or f"limits are checked before training: {', '.join(costs)}"
         raise SpecError(f"'{name}' cannot be limited", path="limits", value=text, hint=hint)
     bound = amount_of(match, path="limits")

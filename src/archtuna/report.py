@@ -10,11 +10,11 @@ from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.errors import number
 from archtuna.model import check_output, table
-from archtuna.objective import OBJECTIVES, Objective
+from archtuna.objective import Objective, kind_of
 from archtuna.registry import Block
 from archtuna.schedule import schedule_of
 from archtuna.selection import noise_marks
-from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, SearchSettings
+from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, DeploySettings, SearchSettings
 from archtuna.space import MOST_NETWORKS
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def quality(trial: Trial, name: str) -> str:
     """Write one value of a trial, with its noise where the network was trained again."""
     spread = (trial.spread or {}).get(name)
     failed = len(trial.again) - trial.repeats
-    is_repeated = bool(trial.again) and OBJECTIVES[name].kind == "quality"
+    is_repeated = bool(trial.again) and kind_of(name) == "quality"
     return (
         measured(trial.values[name], spread, trial.runs, failed=failed) if is_repeated else number(trial.values[name])
     )
@@ -173,6 +173,7 @@ def setting_lines(space: SearchSpace) -> list[str]:
         ("data", DataSettings(), given.data),
         ("training", space.default().recipe, chosen),
         ("search", SearchSettings(), given.search),
+        ("deploy", DeploySettings(), given.deploy),
     ):
         lines.append(f"{section}:")
         for field in fields(defaults):

@@ -15,18 +15,25 @@ from archtuna.architecture import FORMAT
 from archtuna.dialect import ALIASES, CLASSIC, KINDLE_NAMES, Dialect, Kindle
 from archtuna.kindle import DIVISOR
 from archtuna.modelfile import CHANNELS, MAX_VARY, MULTIPLE, SIZE, TRAINING
-from archtuna.objective import OBJECTIVES
+from archtuna.objective import DEVICE_NAME, OBJECTIVES, Objective
 from archtuna.reader import MAX_ROWS
 from archtuna.registry import BLOCKS, Block
 from archtuna.rows import REPEAT
-from archtuna.settings import DATA, DURATION, SEARCH
+from archtuna.settings import DATA, DEPLOY, DURATION, SEARCH
 from archtuna.signature import ACTIVATIONS, MAX_LIST, Activation, Parameter, Plain
 
 Schema = dict[str, Any]
 
 _NUMBER = r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?"
 _RANGE = rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}\s*(/\s*{_NUMBER}\s*)?(\s+log)?\s*"
-_COST = "|".join(o.name for o in OBJECTIVES.values() if o.kind == "cost")
+
+
+def _words_of(objectives: Iterable[Objective]) -> str:
+    """Return a pattern of objectives' names; what is measured may name a device."""
+    return "|".join(f"{o.name}(@{DEVICE_NAME})?" if o.is_measured else o.name for o in objectives)
+
+
+_COST = _words_of(o for o in OBJECTIVES.values() if o.kind == "cost")
 _LIMIT = rf"\s*({_COST})\s*<=?\s*[\d.]+(e[+-]?\d+)?\s*[kKmMgG]?\s*"
 
 
@@ -316,6 +323,7 @@ def _top() -> dict[str, Schema]:
         "objectives": _described(_objectives(), "what is searched for"),
         "limits": _described(_limits(), "bounds on costs, kept by every network that is trained"),
         "search": _section(SEARCH, "how long, how wide and with which sampler", choosable=False),
+        "deploy": _section(DEPLOY, "what networks are exported to, and the runtime that serves them", choosable=False),
         "modules": _section({}, "texts of files of rows", others={"type": "string"}),
         "blocks": _section({}, "the Python modules of blocks that are not archtuna's", others={"type": "string"}),
     }
@@ -354,9 +362,10 @@ def _vary() -> Schema:
 
 
 def _objectives() -> Schema:
-    names = list(OBJECTIVES)
-    spaced = "|".join(names)
-    listed = {"type": "array", "items": {"enum": names}, "minItems": 1, "uniqueItems": True}
+    spaced = _words_of(OBJECTIVES.values())
+    plain, measured = ([o for o in OBJECTIVES.values() if o.is_measured is told] for told in (False, True))
+    one = {"anyOf": [{"enum": [o.name for o in plain]}, _text(f"^({_words_of(measured)})$", "latency_ms@pi4")]}
+    listed = {"type": "array", "items": one, "minItems": 1, "uniqueItems": True}
     return {"anyOf": [listed, _text(rf"^\s*({spaced})\s*(,\s*({spaced})\s*)*$", "names with commas between")]}
 
 
@@ -364,7 +373,7 @@ def _limits() -> Schema:
     one = _text(f"^{_LIMIT}$", "a bound such as params <= 500k")
     mapping = {
         "type": "object",
-        "propertyNames": {"enum": _COST.split("|")},
+        "propertyNames": {"pattern": f"^({_COST})$"},
         "additionalProperties": {"type": ["number", "string"]},
     }
     return {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from archtuna.errors import SpecError, StudyError, brief, nearest, number
-from archtuna.objective import BOUND, OBJECTIVES, Objective, amount_of, knee, oriented
+from archtuna.objective import BOUND, Objective, amount_of, kind_of, knee, objective_of, oriented
 
 SHARES = ("accuracy", "f1")
 """Qualities that are shares of pictures, whose sampling error follows from how many pictures there are."""
@@ -224,8 +224,8 @@ def _check_name(name: str, names: Sequence[str], path: str) -> None:
 
 
 def _objective(name: str, names: Sequence[str], path: str, kinds: Sequence[str]) -> Objective:
-    _check_name(name, [known for known in names if known in OBJECTIVES and OBJECTIVES[known].kind in kinds], path)
-    return OBJECTIVES[name]
+    _check_name(name, [known for known in names if kind_of(known) in kinds], path)
+    return objective_of(name)
 
 
 def _keeps(option: Option, bounds: Sequence[Bound]) -> bool:

@@ -1,4 +1,4 @@
-"""The sections of a search file that are not the network: data, objectives, limits, search."""
+"""The sections of a search file that are not the network: data, objectives, limits, search, deploy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from archtuna.errors import SpecError, brief
+from archtuna.errors import SpecError, brief, nearest
 from archtuna.objective import OBJECTIVES, Limit, limit_of, objectives_of
 from archtuna.signature import Bounds, Parameter, parameters_of_dataclass
 
@@ -63,8 +63,80 @@ class SearchSettings:
     first_rung: Annotated[int, Bounds(1, 100_000)] | None = None
 
 
+@dataclass(frozen=True)
+class DeploySettings:
+    """The file's ``deploy`` section: what networks are exported to, and the runtime that serves them.
+
+    Attributes:
+        format: ``onnx``, ``pt2``, ``torchscript``, ``executorch`` or ``module``: networks that it cannot take are never
+            proposed. Null asks nothing of a network; where one is measured, it is measured as ONNX.
+        precision: of the exported network, whose quality, latency and size the objectives then are.
+        runtime: in which a network is measured: onnxruntime, torch, torch-compile or executorch.
+        provider: of ONNX Runtime, such as CUDAExecutionProvider.
+        threads: of the runtime.
+        batch: pictures at once.
+    """
+
+    format: Literal["onnx", "pt2", "torchscript", "executorch", "module"] | None = None
+    precision: Literal["fp32", "fp16", "int8"] = "fp32"
+    runtime: Literal["onnxruntime", "torch", "torch-compile", "executorch"] = "onnxruntime"
+    provider: str = "CPUExecutionProvider"
+    threads: Annotated[int, Bounds(1, 1024)] = 1
+    batch: Annotated[int, Bounds(1, 65_536)] = 1
+
+    @property
+    def converts(self) -> bool:
+        """Whether the exported network computes something else than the trained one."""
+        return self.precision != "fp32"
+
+
+TARGETS = {
+    **{name: {"format": name} for name in ("onnx", "pt2", "torchscript", "executorch", "module")},
+    "onnx-fp16": {"format": "onnx", "precision": "fp16"},
+    "onnx-int8": {"format": "onnx", "precision": "int8"},
+}
+"""What ``--target`` names, as values of ``DeploySettings``."""
+
+
+def target_of(name: str) -> dict[str, str]:
+    """Return the values of ``DeploySettings`` that a target stands for.
+
+    Raises:
+        SpecError: there is no such target.
+    """
+    if name not in TARGETS:
+        hint = nearest(name, TARGETS) or f"known: {', '.join(TARGETS)}"
+        raise SpecError(f"unknown target '{name}'", path="deploy.format", value=name, hint=hint)
+    return dict(TARGETS[name])
+
+
+def deploy_of(values: Mapping[str, Any]) -> DeploySettings:
+    """Return how networks are deployed, from values of which any may be left out.
+
+    Raises:
+        SpecError: values that do not go together.
+    """
+    settings = DeploySettings(**values)
+    if settings.converts and settings.format not in (None, "onnx"):
+        raise SpecError(
+            f"{settings.precision} is made of ONNX files, not of {settings.format}",
+            path="deploy.precision",
+            value=settings.precision,
+            hint="format: onnx",
+        )
+    if settings.converts and settings.runtime != "onnxruntime":
+        raise SpecError(
+            f"{settings.precision} runs in onnxruntime, not in {settings.runtime}",
+            path="deploy.runtime",
+            value=settings.runtime,
+            hint="runtime: onnxruntime",
+        )
+    return settings
+
+
 DATA: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DataSettings)}
 SEARCH: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(SearchSettings)}
+DEPLOY: Mapping[str, Parameter] = {p.name: p for p in parameters_of_dataclass(DeploySettings)}
 
 
 @dataclass(frozen=True)
@@ -74,12 +146,14 @@ class Settings:
     Attributes:
         data: given values of ``DataSettings``.
         search: given values of ``SearchSettings``.
+        deploy: given values of ``DeploySettings``.
         objectives: names, or None where the file has none.
         limits: bounds on costs.
     """
 
     data: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
+    deploy: Mapping[str, Any] = field(default_factory=dict)
     objectives: tuple[str, ...] | None = None
     limits: tuple[Limit, ...] = ()
 
