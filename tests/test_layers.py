@@ -16,18 +16,19 @@ ROWS = [
     (
         *("bench", "final", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
+        *("measuring", "forecast"),
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
-    ("evaluate",),
-    ("training", "resume", "checkpoint", "exports", "latency"),
-    ("costs", "metrics", "data", "screen", "devices"),
+    ("evaluate", "gauge"),
+    ("training", "resume", "checkpoint", "exports", "latency", "answers", "quantize", "calibration", "runtimes"),
+    ("costs", "memory", "metrics", "data", "screen", "devices", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
-        *("equality", "operations", "model"),
+        *("equality", "operations", "buffers", "model"),
     ),
     ("blocks",),
     ("architecture", "recipe", "objective", "selection", "schedule", "settings", "improvement", "surrogate", "guess", "tables"),
-    ("registry", "signature", "document", "files", "errors"),
+    ("registry", "signature", "document", "files", "errors", "agent", "targets"),
 ]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}
 MODULES = [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]

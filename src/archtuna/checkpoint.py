@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from archtuna.architecture import Architecture
-from archtuna.errors import ArchtunaError, CheckpointError
+from archtuna.errors import ArchtunaError, CheckpointError, DataError
 from archtuna.files import Place, answering, place_of, write_atomically
 from archtuna.recipe import Recipe
 from archtuna.registry import UnknownNameError
@@ -24,7 +24,7 @@ from archtuna.registry import UnknownNameError
 if TYPE_CHECKING:
     from torch import nn
 
-    from archtuna.data import Preprocess
+    from archtuna.data import Data, Preprocess
     from archtuna.model import Network
 
 FORMAT = 1
@@ -69,6 +69,19 @@ class Header:
     epoch: int
     versions: dict[str, str]
     trial: dict[str, Any] | None
+
+    def open_data(self, given: Any = None) -> Data:
+        """Open the pictures that were given, or else those that the weights were trained on.
+
+        Raises:
+            DataError: there are none of either, or they are no image set.
+        """
+        from archtuna.data import Data
+
+        source = given if given is not None else self.data.get("source")
+        if source is None:
+            raise DataError("the checkpoint does not say where its pictures were", hint="name them with --data")
+        return Data.open(source)
 
 
 def save(

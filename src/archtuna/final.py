@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from archtuna.errors import DataError, StudyError, TrialError
 
 if TYPE_CHECKING:
-    from archtuna.data import Data
     from archtuna.evaluate import Progress
     from archtuna.files import Place
     from archtuna.study import Study
@@ -139,7 +138,7 @@ def evaluate_checkpoint(
     if split not in SPLITS:
         raise DataError(f"no part is called '{split}'", hint=f"known: {', '.join(SPLITS)}")
     header = read_header(path)
-    pictures = _open(data, header.data)
+    pictures = header.open_data(data)
     parts = Split.from_dict(header.data, pictures)
     indices = getattr(parts, split)
     _require(indices, split, pictures.source)
@@ -157,15 +156,6 @@ def evaluate_checkpoint(
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(values[name]) for name in ("loss", "accuracy", "f1")}
-
-
-def _open(given: Any, recorded: Mapping[str, Any]) -> Data:
-    from archtuna.data import Data
-
-    source = given if given is not None else recorded.get("source")
-    if source is None:
-        raise DataError("the checkpoint does not say where its pictures were", hint="name them with --data")
-    return Data.open(source)
 
 
 def _require(indices: Any, split: str, source: str) -> None:
