@@ -11,7 +11,11 @@ def seed(size=32):
 
 
 def test_the_seed_has_its_published_costs():
-    assert costs_of(seed(224)) == {"params": 4_210_998, "macs": 215_317_440, "size_mb": pytest.approx(16.95, abs=0.01)}
+    costs = costs_of(seed(224))
+    assert (costs["params"], costs["macs"]) == (4_210_998, 215_317_440)
+    assert costs["size_mb"] == pytest.approx(16.95, abs=0.01)
+    # 64 channels of 112x112 before and 64 of 56x56 behind the depthwise convolution of the second inverted residual.
+    assert costs["peak_memory_mb"] == 4e-6 * (64 * 112**2 + 64 * 56**2)
     assert costs_of(seed(32))["macs"] == 7_081_920
 
 

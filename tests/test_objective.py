@@ -12,6 +12,7 @@ from archtuna.objective import OBJECTIVES, hypervolume, kind_of, knee, limit_of,
         ("macs <= 20M", "macs", 2e7),
         ("size_mb<=1.5", "size_mb", 1.5),
         ("macs<1e6", "macs", 1e6),
+        ("peak_memory_mb <= 0.256", "peak_memory_mb", 0.256),
     ],
 )
 def test_limits_are_read_with_their_units(text, name, bound):
@@ -27,7 +28,7 @@ def test_limits_are_read_with_their_units(text, name, bound):
         ("params", "is not a limit\nhint: write for example: params <= 500k"),
         ("params >= 5", "only <= can be a limit"),
         ("parms <= 5", "did you mean 'params'"),
-        ("f1 <= 0.5", "checked before training: params, macs, size_mb"),
+        ("f1 <= 0.5", "checked before training: params, macs, size_mb, peak_memory_mb"),
         ("params <= 0", "above zero"),
         ("params <= 1.2.3", "'1.2.3' is not a number"),
     ],

@@ -17,7 +17,10 @@ def test_check_has_its_fixed_shape():
     found = report.check(seed())
     assert found == {
         "file": None, "choices": 0, "space_size": 1,
-        "default": {"key": seed().default().architecture.key, "params": 4_210_998, "macs": 7_081_920, "output": [1, 6]},
+        "default": {
+            "key": seed().default().architecture.key, "params": 4_210_998, "macs": 7_081_920,
+            "peak_memory_mb": 0.08192, "output": [1, 6],
+        },
     }  # fmt: skip
     more = report.check(SearchSpace.read(EVERYTHING))
     assert set(more) == {"file", "choices", "space_size", "default", "smallest", "largest"}
@@ -30,7 +33,7 @@ def test_the_layer_table_is_the_one_that_everyone_knows():
     assert lines[1].split()[:4] == ["0", "1", "464", "Conv"]
     assert lines[3].endswith("[3, 4, 24, false, ReLU, 2]         16x16x16    24x8x8    397,312")
     assert lines[-1].startswith(
-        "21 blocks, 4,210,998 parameters, 7,081,920 multiply-accumulates at 3x32x32, 16.95 MB, key "
+        "21 blocks, 4,210,998 parameters, 7,081,920 multiply-accumulates at 3x32x32, 16.95 MB, activations of 0.0819 MB at once, key "
     )
     assert len(lines) == 23
 

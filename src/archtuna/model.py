@@ -147,7 +147,7 @@ def _measured(
         return f"{params:,} parameters in one block", "channels or kernel are too large"
     is_own = not (BLOCKS[module].is_foreign or module.startswith("nn."))
     with FlopCounterMode(display=False) as counter, torch.no_grad(), _Unchanged() if is_own else nullcontext():
-        output = unit(*(_sample(shape, device) for shape in shapes))
+        output = unit(*(sample(shape, device) for shape in shapes))
     problem = _vanished(output, shapes)
     if problem:
         return problem
@@ -174,10 +174,10 @@ _PASSED_OVER = frozenset((
 ))  # fmt: skip
 
 
-def _sample(shape: Shape, device: str) -> Any:
+def sample(shape: Shape, device: str) -> Any:
     """Return a picture's worth of input: a tensor, or a list of them."""
     if shape and isinstance(shape[0], tuple):
-        return [_sample(part, device) for part in shape]
+        return [sample(part, device) for part in shape]
     return torch.empty((1, *shape), device=device) if device == "meta" else torch.zeros((1, *shape))
 
 
@@ -270,6 +270,18 @@ def make_unit(
     if not isinstance(unit, nn.Module):
         raise TypeError(f"{entry.name} gives {type(unit).__name__}, not a torch.nn.Module")
     return unit
+
+
+def for_inference(module: nn.Module) -> nn.Module:
+    """Return the module with each block that can be simpler in evaluation mode replaced by what it says it then is.
+
+    A block says so with a method ``for_inference()`` that returns a module of the same outputs.
+    """
+    if hasattr(module, "for_inference"):
+        return module.for_inference()  # type: ignore[operator]
+    for name, child in module.named_children():
+        setattr(module, name, for_inference(child))
+    return module
 
 
 def check_output(architecture: Architecture, classes: int | None = None, *, output: Shape | None = None) -> int:

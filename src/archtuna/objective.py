@@ -59,6 +59,9 @@ OBJECTIVES: dict[str, Objective] = {
         Objective(
             "size_mb", "minimize", "cost", "bytes of the weights as 32-bit floats, or of what is deployed, in 10^6"
         ),
+        Objective(
+            "peak_memory_mb", "minimize", "cost", "bytes of activations that are alive at once for one picture, in 10^6"
+        ),
         Objective("latency_ms", "minimize", "cost", "milliseconds of the exported network for a batch", True),
         Objective("energy_mj", "minimize", "cost", "millijoules of the exported network for a batch", True),
     )

@@ -107,7 +107,8 @@ def layer_lines(architecture: Architecture) -> list[str]:
     size = shape((architecture.input_channels, *architecture.input_size))
     total = (
         f"{sum(r['n'] for r in rows)} blocks, {costs['params']:,} parameters, {costs['macs']:,} multiply-accumulates "
-        f"at {size}, {costs['size_mb']:.2f} MB, key {architecture.key}"
+        f"at {size}, {costs['size_mb']:.2f} MB, activations of {costs['peak_memory_mb']:.3g} MB at once, "
+        f"key {architecture.key}"
     )
     return [*columns(header, body, left=("module", "arguments", "name", "from")), total]
 
@@ -132,7 +133,8 @@ def facts(architecture: Architecture) -> dict[str, Any]:
     """Return key, costs and output shape of a network as plain data."""
     costs = costs_of(architecture)
     output = [1, check_output(architecture)]
-    return {"key": architecture.key, "params": int(costs["params"]), "macs": int(costs["macs"]), "output": output}
+    counts = {name: int(costs[name]) for name in ("params", "macs")}
+    return {"key": architecture.key, **counts, "peak_memory_mb": costs["peak_memory_mb"], "output": output}
 
 
 def check(space: SearchSpace) -> dict[str, Any]:
@@ -159,7 +161,8 @@ def check_lines(space: SearchSpace) -> list[str]:
         lines += [f"  {line}" for line in named]
         for name in ("default", "smallest", "largest"):
             lines.append(
-                f"  {name}: {found[name]['params']:,} parameters, {found[name]['macs']:,} multiply-accumulates"
+                f"  {name}: {found[name]['params']:,} parameters, {found[name]['macs']:,} multiply-accumulates, "
+                f"activations of {found[name]['peak_memory_mb']:.3g} MB at once"
             )
         lines.append("")
     return lines + setting_lines(space)
