@@ -20,7 +20,7 @@ ROWS = [
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
-    ("training", "resume", "checkpoint", "exports", "latency", "answers", "quantize", "calibration", "runtimes"),
+    ("training", "resume", "checkpoint", "exports", "latency", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
     ("costs", "memory", "metrics", "data", "screen", "devices", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),

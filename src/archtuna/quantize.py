@@ -1,7 +1,8 @@
-"""Networks in whole numbers of eight bits: an ONNX file quantised after training, and what each layer loses by it.
+"""Networks in whole numbers of eight bits: an ONNX file that is quantised after training.
 
 ONNX Runtime's static quantisation. What the runtime computes in integers is quantised: convolutions, matrix products, sums,
-products and pooling, with the activations behind them. Layer norms, softmax, GELU, Hardswish and the like stay float.
+products and pooling, with the activations behind them. Layer norms, softmax, GELU, Hardswish and the like stay float, and so
+does the inside of an attention.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import ast
 import json
 import logging
-import math
 import re
 import tempfile
 from collections import Counter
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from archtuna.answers import answering, first_line
-from archtuna.errors import ArchtunaError, DataError, ExportError, MissingExtraError, nearest
+from archtuna.answers import first_line
+from archtuna.errors import ArchtunaError, ExportError, MissingExtraError, nearest
 
 log = logging.getLogger("archtuna")
 
@@ -36,28 +36,11 @@ OPERATORS = (
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Where the exporter notes on a node which modules it came from, outermost first."""
 
-BATCH = 256
-"""Pictures that are answered at once."""
+ATTENTION = "scaled_dot_product_attention"
+"""Stays float: products of two activations were slower in integers, and worse (docs/int8.md)."""
 
 _EXPORT = "archtuna export writes one"
 _UNIT = re.compile(r"layers\.\d+")
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """What a network loses when one of its layers alone is quantised.
-
-    Attributes:
-        layer: its place in the network, ``layers.3``.
-        sqnr: signal-to-quantisation-noise ratio of the logits in decibels; infinite where not a bit of them changes.
-        accuracy: by how much the accuracy changes, 0 to 1.
-        f1: by how much the macro F1 changes, 0 to 1.
-    """
-
-    layer: str
-    sqnr: float
-    accuracy: float
-    f1: float
 
 
 def quantized(content: bytes, calibration: Iterable[np.ndarray], *, skip: Collection[str] = ()) -> bytes:
@@ -70,7 +53,7 @@ def quantized(content: bytes, calibration: Iterable[np.ndarray], *, skip: Collec
 
     Args:
         content: of the float file, as ``export`` writes it.
-        calibration: batches of training pictures, n × C × H × W, float32, normalised as the network takes them.
+        calibration: batches of training pictures, in the form that the file takes: n × C × H × W, float32, normalised.
         skip: layers that stay float, ``layers.3`` or a module within one, ``layers.3.layers.0``.
 
     Raises:
@@ -80,79 +63,98 @@ def quantized(content: bytes, calibration: Iterable[np.ndarray], *, skip: Collec
 
     Source: Jacob et al. 2018 (arXiv:1712.05877); Krishnamoorthi 2018 (arXiv:1806.08342) for one scale per channel.
     """
-    model = _parsed(content)
-    paths = _paths(model)
-    _check_skip(skip, paths)
-    ranges, pictures = _ranges(model, calibration)
-    kept = {node for node, path in paths.items() if not set(path).isdisjoint(skip)}
-    found = _convert(model, ranges, kept)
-    if not _is_quantised(found):
+    network = calibrated(content, calibration)
+    _check_skip(skip, network.paths)
+    floats = {node for node, path in network.paths.items() if not set(path).isdisjoint(skip)}
+    found = network.quantized(floats)
+    if not is_quantised(found):
         raise ExportError("nothing in the network is left to quantise", hint="skip fewer layers" if skip else None)
-    floats = _float_operators(model, kept)
-    _describe(found, model, {"pictures": pictures, "skip": sorted(skip), "float": floats})
-    log.info("int8 by %d pictures; float stay: %s", pictures, ", ".join(f"{n} {name}" for name, n in floats.items()))
+    stay = network.float_operators(floats)
+    _describe(found, network.model, {"pictures": network.pictures, "skip": sorted(skip), "float": stay})
+    names = ", ".join(f"{count} {name}" for name, count in stay.items())
+    log.info("int8 by %d pictures; float stay: %s", network.pictures, names or "none")
     return bytes(found.SerializeToString(deterministic=True))
 
 
-def sensitivity(
-    content: bytes, calibration: Iterable[np.ndarray], pictures: np.ndarray, labels: np.ndarray
-) -> list[Sensitivity]:
-    """Return what quantising each layer alone does to a network's answers, worst first.
+def _check_skip(skip: Collection[str], paths: Mapping[str, Collection[str]]) -> None:
+    known = sorted({scope for path in paths.values() for scope in path if _UNIT.match(scope)})
+    for name in skip:
+        if name not in known:
+            hint = nearest(name, known) or f"layers are called {', '.join(known[:3])} …"
+            raise ExportError(f"no layer of the network is called '{name}'", hint=hint)
 
-    Layers without a quantised operator are left out.
 
-    Args:
-        content: of the float file, as ``export`` writes it.
-        calibration: batches of training pictures, as for ``quantized``.
-        pictures: to answer, n × C × H × W.
-        labels: of these, n.
+def _describe(found: Any, model: Any, described: Mapping[str, Any]) -> None:
+    """Give a quantised model the float one's metadata, and say in it what was done."""
+    del found.metadata_props[:]
+    found.metadata_props.extend(model.metadata_props)
+    done = {"activations": "uint8", "weights": "int8", "weight_bits": 7, "calibration": "minmax", **described}
+    found.metadata_props.add(key="quantization", value=json.dumps(done))
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A float network whose activations' ranges are known.
+
+    Attributes:
+        model: ONNX's.
+        ranges: of each activation, as the library has them.
+        pictures: how many showed them.
+        paths: for each node's name the modules that it came from, outermost first.
+    """
+
+    model: Any
+    ranges: Any
+    pictures: int
+    paths: Mapping[str, list[str]]
+
+    @property
+    def units(self) -> list[str]:
+        """The names of the network's layers, in order."""
+        return list(dict.fromkeys(unit for path in self.paths.values() if (unit := unit_of(path))))
+
+    def quantized(self, floats: Collection[str] = ()) -> Any:
+        """Return the model with all nodes but these, and those that always stay float, quantised."""
+        import onnx
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        kept = [*floats, *(node for node, path in self.paths.items() if _stays_float(path))]
+        with _library() as library:
+            int8, uint8 = library.QuantType.QInt8, library.QuantType.QUInt8
+            quantizer = library.QDQQuantizer(model, True, True, int8, uint8, self.ranges, [], kept, list(OPERATORS), {})
+            quantizer.quantize_model()
+            quantizer.model.topological_sort()
+            return quantizer.model.model
+
+    def float_operators(self, floats: Collection[str]) -> dict[str, int]:
+        """Return how often each operator stays float when these nodes do, of those that compute with floats at all."""
+        import onnx
+
+        values = (*self.model.graph.value_info, *self.model.graph.output)
+        tensors = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+        stay = (
+            node.op_type
+            for node in self.model.graph.node
+            if node.op_type not in OPERATORS or node.name in floats or _stays_float(self.paths[node.name])
+            if node.output[0] in tensors
+        )
+        return dict(sorted(Counter(stay).items()))
+
+
+def calibrated(content: bytes, calibration: Iterable[np.ndarray]) -> Calibrated:
+    """Return a network with the ranges that its activations have on the calibration pictures.
 
     Raises:
-        ExportError: as ``quantized`` does, or the pictures do not fit the network.
-        DataError: there are no pictures, or not a label for each.
+        ExportError: as ``quantized`` does.
         MissingExtraError: without ``pip install 'archtuna[onnx]'``.
     """
-    if not len(pictures) or len(pictures) != len(labels):
-        raise DataError(f"{len(pictures)} pictures and {len(labels)} labels say nothing of a network")
     model = _parsed(content)
-    ranges, _ = _ranges(model, calibration)
-    wanted, found = _logits(content, pictures), []
-    units = {node: _unit_of(path) for node, path in _paths(model).items()}
-    for unit in dict.fromkeys(units.values()):
-        alone = _convert(model, ranges, {name for name, other in units.items() if other != unit})
-        if _is_quantised(alone):
-            logits = _logits(alone.SerializeToString(), pictures)
-            found.append(_compared(unit, wanted, logits, labels))
-    return sorted(found, key=lambda one: one.sqnr)
+    return Calibrated(model, *_ranges(model, calibration), _paths(model))
 
 
-def _logits(content: bytes, pictures: np.ndarray) -> np.ndarray:
-    answer = answering(content)
-    return np.concatenate([answer(pictures[i : i + BATCH]) for i in range(0, len(pictures), BATCH)])
-
-
-def _compared(layer: str, wanted: np.ndarray, found: np.ndarray, labels: np.ndarray) -> Sensitivity:
-    before, after = (_metrics(logits, labels) for logits in (wanted, found))
-    return Sensitivity(
-        layer, sqnr(wanted, found), after["accuracy"] - before["accuracy"], after["f1"] - before["f1"]
-    )  # fmt: skip
-
-
-def _metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    import torch
-
-    from archtuna.metrics import Tally
-
-    tally = Tally(logits.shape[1])
-    tally.add(torch.from_numpy(logits), torch.as_tensor(labels))
-    return tally.metrics()
-
-
-def sqnr(wanted: np.ndarray, found: np.ndarray) -> float:
-    """Return the signal-to-quantisation-noise ratio in decibels: the power of what is wanted over that of the error."""
-    noise = float(np.square(wanted - found, dtype=np.float64).sum())
-    signal = float(np.square(wanted, dtype=np.float64).sum())
-    return 10 * math.log10(signal / noise) if noise and signal else math.inf
+def is_quantised(model: Any) -> bool:
+    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
 
 
 # --- the graph ---------------------------------------------------------------------------------------
@@ -171,7 +173,7 @@ def _parsed(content: bytes) -> Any:
     if not model.graph.node or len(model.graph.input) != 1:
         inputs = len(model.graph.input)
         raise ExportError(f"this is no ONNX file of a network with one input: it has {inputs} inputs", hint=_EXPORT)
-    if _is_quantised(model):
+    if is_quantised(model):
         raise ExportError("the file is quantised already", hint="quantise the float file")
     for i, node in enumerate(model.graph.node):
         node.name = node.name or f"node {i}"
@@ -182,59 +184,41 @@ def _parsed(content: bytes) -> Any:
     return model
 
 
-def _is_quantised(model: Any) -> bool:
-    return any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-
-
 def _paths(model: Any) -> dict[str, list[str]]:
-    """Return for each node's name the modules that it came from, outermost first; what has none goes with the node before."""
+    """Return for each node's name the modules that it came from; what is within no layer goes with the node before it."""
     found: dict[str, list[str]] = {}
-    unit = "layers.0"
+    unit = ""
     for node in model.graph.node:
-        path = _noted_path(node) or _path_of_weights(node) or [unit]
-        unit = _unit_of(path, unit)
-        found[node.name] = path
+        path = [_from_network(scope) for scope in _noted_scopes(node) or _scopes_of_weights(node)]
+        unit, within = unit_of(path) or unit, bool(unit_of(path))
+        found[node.name] = path if within or not unit else [unit, *path]
     return found
 
 
-def _noted_path(node: Any) -> list[str]:
+def _noted_scopes(node: Any) -> list[str]:
     noted = next((entry.value for entry in node.metadata_props if entry.key == SCOPES), "[]")
     return [str(scope) for scope in ast.literal_eval(noted) if scope]
 
 
-def _path_of_weights(node: Any) -> list[str]:
-    parts: list[str] = next((name.split(".") for name in node.input if _UNIT.match(name)), [])
+def _scopes_of_weights(node: Any) -> list[str]:
+    parts: list[str] = next((name.split(".") for name in node.input if _UNIT.search(name)), [])
     return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
-def _unit_of(path: Iterable[str], otherwise: str = "") -> str:
-    return next((scope for scope in path if _UNIT.fullmatch(scope)), otherwise)
+def _from_network(scope: str) -> str:
+    """Return a module's name as the network has it, which may itself be within what was exported."""
+    found = _UNIT.search(scope)
+    return scope[found.start() :] if found else scope
 
 
-def _check_skip(skip: Collection[str], paths: Mapping[str, Collection[str]]) -> None:
-    known = sorted({scope for path in paths.values() for scope in path if _UNIT.match(scope)})
-    for name in skip:
-        if name not in known:
-            hint = nearest(name, known) or f"layers are called {', '.join(known[:3])} …"
-            raise ExportError(f"no layer of the network is called '{name}'", hint=hint)
+def unit_of(path: Iterable[str]) -> str:
+    """Return the layer of the network in a path of modules, or an empty text."""
+    return next((scope for scope in path if _UNIT.fullmatch(scope)), "")
 
 
-def _float_operators(model: Any, kept: Collection[str]) -> dict[str, int]:
-    """Return how often each operator stays in floats, of those that compute with floats at all."""
-    import onnx
-
-    values = (*model.graph.value_info, *model.graph.output)
-    floats = {value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
-    stay = (node for node in model.graph.node if node.op_type not in OPERATORS or node.name in kept)
-    return dict(sorted(Counter(node.op_type for node in stay if node.output[0] in floats).items()))
-
-
-def _describe(found: Any, model: Any, described: Mapping[str, Any]) -> None:
-    """Give a quantised model the float one's metadata, and say in it what was done."""
-    del found.metadata_props[:]
-    found.metadata_props.extend(model.metadata_props)
-    done = {"activations": "uint8", "weights": "int8", "weight_bits": 7, "calibration": "minmax", **described}
-    found.metadata_props.add(key="quantization", value=json.dumps(done))
+def _stays_float(path: Collection[str]) -> bool:
+    """Return whether a node is before the first layer, where pixels are normalised, or inside an attention."""
+    return not unit_of(path) or any(scope.startswith(ATTENTION) for scope in path)
 
 
 # --- the library -------------------------------------------------------------------------------------
@@ -275,22 +259,6 @@ class _Reader:
             raise ExportError("a calibration picture holds values that are no finite numbers")
         self.pictures += len(pictures)
         return {self.name: pictures}
-
-
-def _convert(model: Any, ranges: Any, kept: Collection[str]) -> Any:
-    """Return the model with all nodes but the kept ones quantised."""
-    import onnx
-
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    with _library() as library:
-        quantizer = library.QDQQuantizer(
-            copied, True, True, library.QuantType.QInt8, library.QuantType.QUInt8, ranges,
-            [], list(kept), list(OPERATORS), {},
-        )  # fmt: skip
-        quantizer.quantize_model()
-        quantizer.model.topological_sort()
-        return quantizer.model.model
 
 
 @contextmanager
