@@ -21,7 +21,7 @@ ROWS = [
     ),
     ("evaluate", "gauge"),
     ("training", "resume", "checkpoint", "exports", "latency", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
-    ("costs", "memory", "metrics", "data", "screen", "devices", "remote"),
+    ("costs", "memory", "parts", "metrics", "data", "screen", "devices", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
         *("equality", "operations", "buffers", "model"),
