@@ -94,7 +94,7 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says() -> None:
 
 def scripted(monkeypatch: pytest.MonkeyPatch, references: list[list[float]]) -> Iterator[None]:
     left = iter(references)
-    monkeypatch.setattr(module, "_compared", lambda *given: ([0.002] * 31, next(left)))
+    monkeypatch.setattr("archtuna.agent.compared", lambda *given: ([0.002] * 31, next(left)))
     return left  # type: ignore[return-value]
 
 

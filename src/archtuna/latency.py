@@ -1,4 +1,4 @@
-"""How long an exported network takes, in the runtime that serves it, on this machine.
+"""How long an exported network takes, in the runtime that serves it, on this machine or on a device of one's own.
 
 A median of rounds, each beside rounds of a fixed reference network, with a confidence interval. Where the reference itself
 moves too much, the machine is too busy to say anything, and is asked again later rather than believed.
@@ -9,23 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archtuna import agent
 from archtuna.devices import machine_lock
 from archtuna.errors import LatencyError, MissingExtraError
 from archtuna.files import place_of, read_bytes
+from archtuna.remote import ask
+from archtuna.runtimes import Runtime, runtime_of
+from archtuna.targets import Target
+
+if TYPE_CHECKING:
+    from torch import nn
 
 log = logging.getLogger("archtuna")
 
@@ -79,6 +84,9 @@ class Latency:
         reference_ms: what the reference network took beside it.
         drift: how far apart the reference's quarters were, as a share of its median.
         device: where.
+        ratio: the median of what a round took against the reference's round beside it.
+        joules: of energy for a batch, of the processor's packages or with the graphics card, what they take at rest
+            included; None where the device does not tell.
     """
 
     ms: float
@@ -89,9 +97,21 @@ class Latency:
     reference_ms: float
     drift: float
     device: Device
+    ratio: float
+    joules: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "fingerprint": self.device.fingerprint}
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """Seconds of one run in each round, of a network and of the reference beside it, the network's joules, and where."""
+
+    times: Sequence[float]
+    references: Sequence[float]
+    joules: float | None
+    device: Device
 
 
 def measure(
@@ -99,50 +119,162 @@ def measure(
     *,
     batch: int = 1,
     threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    provider: str | None = None,
+    runtime: str = "onnxruntime",
+    on: Target | None = None,
     rounds: int = ROUNDS,
     patience: float = PATIENCE,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Latency:
-    """Measure an ONNX model with ONNX Runtime. Only one process of a machine measures at a time.
+    """Measure an exported network. Only one process of a machine measures at a time.
 
     Args:
-        content: of the file.
+        content: of the file: ONNX, or ``.pte`` for ``executorch``.
         batch: pictures at once.
         threads: of the runtime.
-        provider: of the runtime.
+        provider: of the runtime; its own first where none is named.
+        runtime: one that takes files.
+        on: a device of one's own, by ONNX Runtime there; this machine where none is named.
         rounds: of the network, each between two of the reference.
-        patience: seconds for which a machine that is too busy is asked again.
+        patience: seconds for which a machine that is away or too busy is asked again.
         sleep: waits between two attempts.
 
     Raises:
-        LatencyError: the machine stayed too busy, the model does not run, or there is no such provider.
-        MissingExtraError: ONNX Runtime is not installed.
+        LatencyError: the machine stayed away or too busy, the model does not run, or there is no such provider.
+        MissingExtraError: the runtime is not installed.
     """
-    run, reference = (_runner(model, batch, threads, provider) for model in (content, reference_model()))
+    chosen = runtime_of(runtime)
+    if chosen.takes == "module":
+        raise LatencyError(f"{runtime} runs no files", hint="measure_model takes a network")
+    return _measured(chosen, content, batch, threads, provider, on, rounds, patience, sleep)
+
+
+def measure_model(
+    model: nn.Module,
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    provider: str | None = None,
+    runtime: str = "onnxruntime",
+    on: Target | None = None,
+    rounds: int = ROUNDS,
+    patience: float = PATIENCE,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Latency:
+    """Measure a network that was built or loaded, exported where the runtime takes files.
+
+    Args:
+        model: has an ``architecture``; it is not touched.
+        batch, threads, provider, on, rounds, patience, sleep: as in ``measure``.
+        runtime: ``onnxruntime``, ``torch``, ``torch-compile`` or ``executorch``.
+
+    Raises:
+        LatencyError: as in ``measure``.
+        ExportError: the network does not export.
+        MissingExtraError: the runtime, or what exports to it, is not installed.
+    """
+    chosen = runtime_of(runtime)
+    subject = model if chosen.takes == "module" else exported(model, f".{chosen.takes}")
+    return _measured(chosen, subject, batch, threads, provider, on, rounds, patience, sleep)
+
+
+def exported(model: nn.Module, suffix: str) -> bytes:
+    """Return the file that a network's verified export is.
+
+    Raises:
+        ExportError: it does not export.
+    """
+    from archtuna.exports import export
+
+    with tempfile.TemporaryDirectory() as folder:
+        export(model, Path(folder) / f"model{suffix}")
+        return (Path(folder) / f"model{suffix}").read_bytes()
+
+
+def _measured(
+    runtime: Runtime, subject: Any, batch: int, threads: int, provider: str | None, on: Target | None,
+    rounds: int, patience: float, sleep: Callable[[float], None],
+) -> Latency:  # fmt: skip
+    options = {
+        "batch": batch, "threads": threads, "provider": provider or runtime.provider,
+        "rounds": rounds, "warm_up": WARM_UP_SECONDS, "round_seconds": ROUND_SECONDS,
+    }  # fmt: skip
+    if on is None:
+        return _believed(lambda _: _timed_here(runtime, subject, options), "the machine", patience, sleep)
+    if runtime.name != "onnxruntime":
+        raise LatencyError(f"{on.name} measures with ONNX Runtime alone, not with {runtime.name}")
+    request = agent.pack(options, reference_model(), subject)
+    return _believed(
+        lambda left: _timing(ask(on, request, patience=left, sleep=sleep), options, on.name), on.name, patience, sleep
+    )
+
+
+def _believed(
+    timed: Callable[[float], _Timing], place: str, patience: float, sleep: Callable[[float], None]
+) -> Latency:
+    """Measure until the reference stood still, within patience; what is measured is told how much of that is left."""
     begun, attempt = time.monotonic(), 0
+    while True:
+        found = timed(patience - (time.monotonic() - begun))
+        drift = _quartile_range(found.references)
+        if drift <= QUIET:
+            return _summary(found, drift)
+        attempt += 1
+        if time.monotonic() - begun > patience:
+            raise LatencyError(
+                f"{place} is too busy to measure: the same network's time moves by {drift:.0%}",
+                hint="end what else runs on it, or pass a longer patience",
+            )
+        log.info("%s is too busy to measure (%.0f %% of drift): again in a moment", place, 100 * drift)
+        sleep(PAUSE * min(attempt, 5))
+
+
+def _timed_here(runtime: Runtime, subject: Any, options: Mapping[str, Any]) -> _Timing:
+    try:
+        with quiet_machine():
+            reference = reference_model() if runtime.name == "onnxruntime" else None
+            return _timing(runtime.timed(subject, reference, options), options, "this machine")
+    except agent.Refused as error:
+        refused = error
+    if refused.kind == "no-runtime":
+        raise MissingExtraError("onnxruntime", "onnx")
+    raise LatencyError(str(refused), hint=refused.hint)
+
+
+@contextmanager
+def quiet_machine() -> Iterator[None]:
+    """Let only one process of this machine and user measure at a time."""
     with machine_lock("latency"):
-        while True:
-            found = _compared(run, reference, rounds, threads)
-            drift = _quartile_range(found[1])
-            if drift <= QUIET:
-                break
-            attempt += 1
-            if time.monotonic() - begun > patience:
-                raise LatencyError(
-                    f"the machine is too busy to measure: the same network's time moves by {drift:.0%}",
-                    hint="end what else runs on it, or pass a longer patience",
-                )
-            log.info("the machine is too busy to measure (%.0f %% of drift): again in a moment", 100 * drift)
-            sleep(PAUSE * min(attempt, 5))
-    return _summary(*found, drift, device(batch, threads, provider))
+        yield
 
 
-def _summary(times: Sequence[float], references: Sequence[float], drift: float, where: Device) -> Latency:
-    low, high = interval_of_median(times)
+def _timing(answer: Mapping[str, Any], options: Mapping[str, Any], place: str) -> _Timing:
+    """Return what an agent answered, which may be any program."""
+    try:
+        times, references = ([float(value) for value in answer[name]] for name in ("times", "references"))
+        joules = None if answer["joules"] is None else float(answer["joules"])
+        where = _device(answer["device"], options["batch"], options["threads"], options["provider"])
+        if len(times) == len(references) == options["rounds"] and all(0 < t < 1e6 for t in (*times, *references)):
+            return _Timing(times, references, joules, where)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise LatencyError(f"{place}: what answers there does not measure", hint="its agent may be of another version")
+
+
+def _device(machine: Mapping[str, Any], batch: int, threads: int, provider: str) -> Device:
+    named = (str(machine[name])[:200] for name in ("processor", "runtime", "system"))
+    processor, runtime, system = named
+    return Device(processor, runtime, provider, threads, batch, system)
+
+
+def _summary(found: _Timing, drift: float) -> Latency:
+    low, high = interval_of_median(found.times)
+    ratios = [ours / other for ours, other in zip(found.times, found.references, strict=True)]
     return Latency(
-        ms=1e3 * statistics.median(times), low=1e3 * low, high=1e3 * high, spread=_quartile_range(times) / 2,
-        rounds=len(times), reference_ms=1e3 * statistics.median(references), drift=drift, device=where,
+        ms=1e3 * statistics.median(found.times), low=1e3 * low, high=1e3 * high,
+        spread=_quartile_range(found.times) / 2, rounds=len(found.times),
+        reference_ms=1e3 * statistics.median(found.references), drift=drift, device=found.device,
+        ratio=statistics.median(ratios), joules=found.joules,
     )  # fmt: skip
 
 
@@ -164,45 +296,6 @@ def _quartile_range(values: Sequence[float]) -> float:
     return float((high - low) / middle)
 
 
-def _compared(
-    run: Callable[[], None], reference: Callable[[], None], rounds: int, threads: int
-) -> tuple[list[float], list[float]]:
-    """Return the seconds of one run of a network in each round, and of the reference beside it."""
-    repeats = [_warm_up(action) for action in (run, reference)]
-    found: tuple[list[float], list[float]] = ([], [])
-    with _one_core() if threads == 1 else nullcontext():
-        for _ in range(rounds):
-            for action, times, count in zip((run, reference), found, repeats, strict=True):
-                begun = time.perf_counter()
-                for _ in range(count):
-                    action()
-                times.append((time.perf_counter() - begun) / count)
-    return found
-
-
-def _warm_up(action: Callable[[], None]) -> int:
-    """Run for a while, and return how often a round is to run."""
-    begun, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - begun < WARM_UP_SECONDS:
-        action()
-        count += 1
-    return max(1, round(ROUND_SECONDS * count / (time.perf_counter() - begun)))
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this thread on the core that it is on: one that moves measures the moving."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(before)[-1]})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 def onnx_of(file: str | Path) -> bytes:
     """Return the ONNX model that is to be measured: a file's content, or the verified export of a checkpoint.
 
@@ -212,53 +305,15 @@ def onnx_of(file: str | Path) -> bytes:
         ExportError: its network does not export.
     """
     from archtuna.checkpoint import load
-    from archtuna.exports import export
 
     place = place_of(file)
     if place.suffix != ".onnx":
-        with tempfile.TemporaryDirectory() as folder:
-            export(load(place), Path(folder) / "model.onnx")
-            return (Path(folder) / "model.onnx").read_bytes()
+        return exported(load(place), ".onnx")
     try:
         return read_bytes(place)
     except OSError as error:
         problem = error.strerror or str(error)
     raise LatencyError(f"{place}: cannot be read ({problem})")
-
-
-# --- the runtime -------------------------------------------------------------------------------------
-
-
-def _runtime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtraError("onnxruntime", "onnx") from None
-    return onnxruntime
-
-
-def _runner(content: bytes, batch: int, threads: int, provider: str) -> Callable[[], None]:
-    """Return what runs a model once on a batch of pictures."""
-    runtime = _runtime()
-    if provider not in runtime.get_available_providers():
-        raise LatencyError(
-            f"ONNX Runtime has no '{provider}' here", hint=f"it has {', '.join(runtime.get_available_providers())}"
-        )
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    problem = ""
-    try:
-        session = runtime.InferenceSession(content, options, providers=[provider])
-        (source,) = session.get_inputs()
-        shape = [batch if i == 0 else side for i, side in enumerate(source.shape)]
-        feed = {source.name: np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
-        session.run(None, feed)
-    except Exception as error:  # The runtime raises errors of its own family.
-        problem = str(error).strip().partition("\n")[0] or type(error).__name__
-    if problem:
-        raise LatencyError(f"the model does not run in ONNX Runtime: {problem}")
-    return lambda: session.run(None, feed)
 
 
 @cache
@@ -283,18 +338,21 @@ def reference_model() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def device(batch: int, threads: int, provider: str = "CPUExecutionProvider") -> Device:
-    """Return this machine, as a latency names it."""
-    runtime = f"onnxruntime {_runtime().__version__}"
-    return Device(_processor(), runtime, provider, threads, batch, f"{platform.system()} {platform.machine()}")
+def device(
+    batch: int = 1, threads: int = 1, provider: str | None = None, *,
+    runtime: str = "onnxruntime", on: Target | None = None, patience: float = PATIENCE,
+) -> Device:  # fmt: skip
+    """Return this machine, or a device of one's own, as a latency names it.
 
-
-def _processor() -> str:
-    """Return the processor's name, as far as the system tells it."""
+    Raises:
+        LatencyError: there is no such runtime, or the device cannot be reached.
+        MissingExtraError: the runtime is not installed.
+    """
+    chosen = runtime_of(runtime)
+    provider = provider or chosen.provider
+    if on is not None:
+        return _device(ask(on, None, patience=patience), batch, threads, provider)
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            parts = [line.partition(":") for line in file]
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = {name.strip(): value.strip() for name, _, value in parts}
-    return names.get("model name") or names.get("Model") or platform.processor() or platform.machine()
+        return _device(chosen.describe(provider), batch, threads, provider)
+    except agent.Refused:
+        raise MissingExtraError("onnxruntime", "onnx") from None
