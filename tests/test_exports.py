@@ -12,16 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import archtuna.exports as export_module
 from archtuna.architecture import Architecture, Row
 from archtuna.checkpoint import load, save
 from archtuna.data import Preprocess
 from archtuna.errors import ExportError, MissingExtraError
-from archtuna.exports import SUFFIXES, export
+from archtuna.exports import SUFFIXES, export, write
 from archtuna.model import Network, build
 from archtuna.recipe import Recipe
-from archtuna.registry import BLOCKS
-from archtuna.space import SearchSpace
 
 PREPROCESS = Preprocess((8, 8), 3, "resize", None, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
 CLASSES = ("glass", "metal", "paper — old")
@@ -119,7 +116,7 @@ def test_the_model_is_not_touched(tmp_path: Path, model: Network, training: bool
 
 
 def test_the_notice_on_torchscript_comes_once(tmp_path: Path, model: Network, caplog: pytest.LogCaptureFixture) -> None:
-    export_module._notice.cache_clear()
+    write._notice.cache_clear()
     with caplog.at_level(logging.INFO, "archtuna"):
         for name in ("a.ts", "b.ts"):
             export(model, tmp_path / name)
@@ -172,7 +169,9 @@ def test_an_unknown_suffix_gets_the_nearest(tmp_path: Path, model: Network) -> N
         ExportError, match=rf"hint: known: {', '.join(SUFFIXES)}, or give the format".replace(".", r"\.")
     ):
         export(model, tmp_path / "model")
-    with pytest.raises(ExportError, match=r"unknown export format 'tflite'\nhint: known: onnx, torchscript"):
+    with pytest.raises(
+        ExportError, match=r"unknown export format 'tflite'\nhint: known: executorch, module, onnx, pt2, torchscript"
+    ):
         export(model, tmp_path / "model", format="tflite")
 
 
@@ -208,75 +207,3 @@ def test_an_earlier_export_survives_a_failed_one(tmp_path: Path, model: Network)
     with pytest.raises(ExportError, match="nan"):
         export(model, tmp_path / "model.ts")
     assert (tmp_path / "model.ts").read_bytes() == before
-
-
-# A row of every registered block; a new block needs a line here.
-ROWS = {
-    "Conv": "[8, 3, 1, null, 2, HardSwish]", "FixedConv": "[7, 3]", "DWConv": "[16, 3]", "Bottleneck": "[8]",
-    "Fire": "[4, 8, 8]", "Flatten": "[]", "Linear": "[5, ReLU]", "Dropout": "[0.5]", "Identity": "[]",
-    "InvertedResidualv2": "[8, 4, 1]", "InvertedResidualv3": "[3, 4, 8, 1, 1, 1]", "MBConv": "[4, 16, 2, 3]",
-    "MaxPool": "[2]", "AvgPool": "[2]", "GlobalAvgPool": "[]", "GlobalMaxPool": "[]",
-    "Add": "{from: [previous, first]}", "Concat": "{from: [previous, first]}", "UpSample": "[]",
-    "Focus": "[8, 3]", "BottleneckCSP": "[16]", "C3": "[16]", "MV2Block": "[8]", "SPP": "[8, [3, 5]]", "SPPF": "[8, 3]",
-    "MobileViTBlock": "[16, 32, 1]", "ConvNeXtBlock": "{channels: 16, stride: 2, attention: se}",
-    "RepVGGBlock": "{channels: 8, attention: eca}", "LayerNorm2d": "[]", "SE": "[]", "ECA": "[]",
-    "ConvResidual": "[8, 3]", "CR": "[8, 3]", "FixedCR": "[7, 3]", "ResBottleneck": "[8]", "ECABottleneck": "[8]",
-    "FusedMBConv": "{expansion: 4, channels: 16, stride: 2, attention: eca}", "ECAInvertedResidualv2": "[8, 4, 1]",
-    "ECAInvertedResidualv3": "[3, 4, 8, 1, 1, 1]", "BottleneckAttn": "[8, 8]", "GhostBottleneck": "[3, 2, 16, 1, 2]",
-    "ShuffleNetV2": "[16, 2]", "MixNetBlock": "[[3, 5], 2, 8, 1, 1]",
-    "PatchEmbedding": "[16, 2]", "TransformerBlock": "[4]", "AttentionPool": "[2]",
-}  # fmt: skip
-VECTORS = ("Flatten", "AttentionPool")
-COVERED = [name for name in BLOCKS if not name.startswith("PreTrained")]
-
-
-def network_with(*blocks: str) -> Network:
-    """A network with a branch of two rows of each block, whose batch norms have seen data; vectors are joined at the end."""
-    rows = ["[1, Conv, [8, 3, 2], {name: first}]"]
-    for block in blocks:
-        row = f"[2, {block}, {ROWS[block]}]"
-        if "from:" in row:
-            rows += ["[1, Identity, [], {from: first}]", row]
-        elif block == "Linear":
-            rows += ["[1, GlobalAvgPool, [], {from: first}]", "[1, Flatten, []]", row]
-        else:
-            rows.append(f"{{row: {row}, from: first}}")
-        if block not in (*VECTORS, "Linear"):
-            rows += ["[1, GlobalAvgPool, []]", "[1, Flatten, []]"]
-        rows.append(f"[1, Identity, [], {{name: {block.lower()}}}]")
-    if len(blocks) > 1:
-        rows.append(f"[1, Concat, {{from: [{', '.join(block.lower() for block in blocks)}]}}]")
-    text = "input_channel: 3\ninput_size: 16\nbackbone:\n" + "".join(
-        f"  - {row}\n" for row in [*rows, "[1, Linear, [4]]"]
-    )
-    torch.manual_seed(5)
-    network = build(SearchSpace.read(text).default().architecture)
-    with torch.no_grad():
-        network.train()(torch.randn(16, 3, 16, 16))
-    return network.eval()
-
-
-@pytest.mark.parametrize("block", COVERED)
-def test_every_block_survives_a_checkpoint_and_torchscript(tmp_path: Path, block: str) -> None:
-    network = network_with(block)
-    save(
-        tmp_path / "a.safetensors", network, classes=list("abcd"), preprocess=PREPROCESS, metrics={"loss": 1.0},
-        recipe=Recipe(), data={"source": "digits"}, epoch=1,
-    )  # fmt: skip
-    loaded, x = load(tmp_path / "a.safetensors"), torch.randn(4, 3, 16, 16)
-    assert torch.equal(loaded(x), network(x))
-    assert loaded.architecture == network.architecture
-    assert loaded.architecture.to_yaml() == network.architecture.to_yaml()
-    assert export(loaded, tmp_path / "a.ts").max_difference < 1e-5
-
-
-# An export takes seconds whatever is in it, so that one network carries the rows of several blocks.
-GROUPS = [COVERED[i : i + 5] for i in range(0, len(COVERED), 5)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("blocks", GROUPS, ids="-".join)
-def test_every_block_exports_to_onnx(tmp_path: Path, blocks: list[str]) -> None:
-    network = network_with(*blocks)
-    assert {*blocks} <= {row.module for row in network.architecture.rows}
-    assert export(network, tmp_path / "a.onnx").max_difference < 1e-5

@@ -152,6 +152,7 @@ class Block:
         later: arguments that the block did not always have. They are written down only where they differ from their
             default, so that the keys of older networks stay what they were.
         arguments_meaning: what single arguments mean, where their name does not say it.
+        unexportable: the export formats that cannot hold it.
         origin: the Python module that registers it.
     """
 
@@ -168,6 +169,7 @@ class Block:
     later: tuple[str, ...] = ()
     arguments_meaning: Mapping[str, str] = field(default_factory=dict)
     origin: str = "torch"
+    unexportable: tuple[str, ...] = ()
 
     @property
     def wants_channels(self) -> bool:
@@ -220,6 +222,7 @@ def block(
     in_channels: str = "in_channels",
     later: tuple[str, ...] = (),
     explain: Mapping[str, str] | None = None,
+    unexportable: tuple[str, ...] = (),
     origin: str | None = None,
 ) -> Any:
     """Register an ``nn.Module`` class, or a function that returns a module, as a block of model files.
@@ -246,6 +249,7 @@ def block(
         in_channels: the argument that is told the input's channels, where there is one of that name.
         later: arguments that the block did not always have.
         explain: what single arguments mean.
+        unexportable: the export formats that cannot hold it; a search for one of them never proposes it.
         origin: the Python module that registers it; by default the caller's.
 
     Raises:
@@ -255,7 +259,7 @@ def block(
     if target is None:
         return partial(
             block, name=name, repeat=repeat, scaled=scaled, canonical=canonical, paper=paper, inputs=inputs,
-            in_channels=in_channels, later=later, explain=explain, origin=origin,
+            in_channels=in_channels, later=later, explain=explain, unexportable=unexportable, origin=origin,
         )  # fmt: skip
     parameters = parameters_of(target, skip=("self", in_channels))
     strided = any(p.name == "stride" for p in parameters)
@@ -272,6 +276,7 @@ def block(
         channels_argument=in_channels if in_channels in inspect.signature(target).parameters else None,
         later=later,
         arguments_meaning=dict(explain or {}),
+        unexportable=unexportable,
         # Whose module this is, is what has to be imported elsewhere: the target may be a class of another library.
         origin=origin or sys._getframe(1).f_globals.get("__name__", "?"),
     )

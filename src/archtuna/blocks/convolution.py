@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from archtuna.registry import block
 from archtuna.signature import RELU, Activation, Count, Padding, Positive, Side
@@ -45,6 +48,24 @@ class ConvNormAct(nn.Sequential):
             nn.BatchNorm2d(channels),
         ]
         super().__init__(*layers, *([activation_of(activation)] if activation else []))
+
+
+@torch.no_grad()
+def fold_joined(norm: nn.BatchNorm2d, convs: Sequence[nn.Conv2d]) -> list[nn.Conv2d]:
+    """Return convolutions whose joined outputs a batch norm behind the join normalised, with their share of it folded in."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    parts = [
+        t.split([conv.out_channels for conv in convs])
+        for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    ]
+    folded = []
+    for conv, mean, variance, weight, bias in zip(convs, *parts, strict=True):
+        kernel, shift = fuse_conv_bn_weights(conv.weight, conv.bias, mean, variance, norm.eps, weight, bias)
+        new = copy.deepcopy(conv)
+        new.weight, new.bias = kernel, shift
+        folded.append(new)
+    return folded
 
 
 def same_padding(arguments: dict[str, Any]) -> dict[str, Any]:

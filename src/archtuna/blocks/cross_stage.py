@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
-from archtuna.blocks.convolution import Bottleneck, ConvNormAct, activation_of, narrowed, same_padding
+from archtuna.blocks.convolution import Bottleneck, ConvNormAct, activation_of, fold_joined, narrowed, same_padding
 from archtuna.errors import Misfit
 from archtuna.registry import block
 from archtuna.signature import RELU, Activation, Count, Index, Padding, Positive, Side
@@ -92,6 +94,13 @@ class BottleneckCSP(_CrossStage):
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat((self.leave(self.bottlenecks(self.enter(x))), self.past(x)), 1)
         return self.project(self.activation(self.norm(y)))
+
+    def for_inference(self) -> nn.Module:
+        """Return this block with its norm folded into the two convolutions whose outputs are joined before it."""
+        merged = copy.deepcopy(self)
+        merged.leave, merged.past = fold_joined(self.norm, [self.leave, self.past])
+        merged.norm = nn.Identity()  # type: ignore[assignment]
+        return merged
 
 
 @block(repeat="inside", scaled=True, paper=CSP, explain=_EXPLAIN)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from archtuna.blocks.convolution import ConvNormAct, activation_of
+from archtuna.blocks.convolution import ConvNormAct, activation_of, fold_joined
 from archtuna.blocks.gates import ChannelAttention, SqueezeExcite
 from archtuna.blocks.inverted_residual import Residual, make_divisible
 from archtuna.registry import block
@@ -172,3 +173,12 @@ class MixNetBlock(Residual):
             ConvNormAct(hidden, channels, 1),
         )
         self.residual = stride == 1 and in_channels == channels
+
+    def for_inference(self) -> nn.Module:
+        """Return this block with the norm behind its depthwise convolutions folded into them."""
+        merged = copy.deepcopy(self)
+        index = next(i for i, layer in enumerate(merged.layers) if isinstance(layer, MixedDepthwise))
+        mixed, norm = merged.layers[index], merged.layers[index + 1]
+        mixed.convs = nn.ModuleList(fold_joined(norm, list(mixed.convs)))  # type: ignore[arg-type]
+        merged.layers[index + 1] = nn.Identity()
+        return merged

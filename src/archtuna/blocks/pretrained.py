@@ -28,6 +28,7 @@ def without_weights() -> Iterator[None]:
 
 @block(
     repeat="once",
+    unexportable=("module",),  # timm's code is not ours to write into a file.
     explain={
         "model": "name of a network of timm: resnet18, mobilenetv3_large_100",
         "use_feature_maps": "gives all of its maps, for PreTrainedFeatureMap rows to choose from",

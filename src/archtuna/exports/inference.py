@@ -1,0 +1,117 @@
+"""The model as it is exported: a copy for evaluation on the CPU, simpler where blocks can be."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archtuna.architecture import Architecture
+from archtuna.errors import ExportError
+from archtuna.exports.formats import Source, tapped
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return the model in evaluation mode on the CPU, sharing nothing with the one that was given."""
+    copied = copy.deepcopy(model).to(device="cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return copied.eval().requires_grad_(False)
+
+
+def graph_of(source: Source) -> nn.Module:
+    """Return what a tracer follows: the model or its units, each block merged, pixels normalised where that is asked for."""
+    merged = for_inference(copy.deepcopy(source.model))
+    module = tapped(merged, source)
+    if source.options.with_preprocess:
+        module = FromPixels(module, preprocess_of(source.model))
+    return module.eval().requires_grad_(False)
+
+
+def for_inference(module: nn.Module) -> nn.Module:
+    """Return the module with each block that can be simpler in evaluation mode replaced by what it says it then is.
+
+    A block says so with a method ``for_inference()`` that returns a module of the same outputs.
+    """
+    if hasattr(module, "for_inference"):
+        return module.for_inference()  # type: ignore[operator]
+    for name, child in module.named_children():
+        setattr(module, name, for_inference(child))
+    return module
+
+
+def preprocess_of(model: nn.Module) -> Any:
+    """Return the model's preprocessing.
+
+    Raises:
+        ExportError: it has none.
+    """
+    if not hasattr(model, "preprocess"):
+        raise ExportError("the model has no preprocessing to put into the file", hint="load it from a checkpoint")
+    return model.preprocess
+
+
+class FromPixels(nn.Module):
+    """Normalises pixels (n × H × W × C, uint8, at the network's size) and runs a network on them.
+
+    Args:
+        module: the network.
+        preprocess: has ``mean`` and ``std`` of each channel, in units of 0..1.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, module: nn.Module, preprocess: Any) -> None:
+        super().__init__()
+        self.module = module
+        scale, shift = scale_and_shift(preprocess)
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, pixels: Tensor) -> Any:
+        return self.module(pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift)
+
+
+def scale_and_shift(preprocess: Any) -> tuple[Tensor, Tensor]:
+    """Return what pixels are multiplied by and what is added (C × 1 × 1), rounded as ``Preprocess.normalise`` does."""
+    mean, std = np.asarray(preprocess.mean), np.asarray(preprocess.std)
+    pair = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (1 / (255 * std), -mean / std))
+    return next(pair), next(pair)
+
+
+def to_pixels(images: Tensor, preprocess: Any) -> Tensor:
+    """Return the pixels (n × H × W × C, uint8) that were normalised to these pictures (n × C × H × W)."""
+    scale, shift = scale_and_shift(preprocess)
+    return ((images - shift) / scale).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def given(source: Source, images: Tensor) -> Tensor:
+    """Return what a source's file is given for preprocessed pictures: these, or the pixels that they were."""
+    return to_pixels(images, preprocess_of(source.model)) if source.options.with_preprocess else images.contiguous()
+
+
+def random_pictures(model: nn.Module, *, pixels: bool = False) -> Callable[[int], Tensor]:
+    """Return what makes ``n`` random pictures for the model, spread like normalised ones and always the same.
+
+    Args:
+        pixels: whether they are to be such as 8-bit pixels can be.
+
+    Raises:
+        ExportError: the model has no architecture, or no preprocessing for pixels.
+    """
+    architecture = getattr(model, "architecture", None)
+    if not isinstance(architecture, Architecture):
+        raise ExportError(f"{type(model).__name__} has no architecture", hint="build networks with archtuna.build")
+    shape = (architecture.input_channels, *architecture.input_size)
+
+    def make(n: int) -> Tensor:
+        generator = torch.Generator().manual_seed(n)
+        if not pixels:
+            return torch.randn((n, *shape), generator=generator)
+        scale, shift = scale_and_shift(preprocess_of(model))
+        return torch.randint(0, 256, (n, *shape), generator=generator).float() * scale + shift
+
+    return make

@@ -1,0 +1,84 @@
+"""Every block of the zoo in every format."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from archtuna.architecture import Architecture, Row
+from archtuna.blocks.cross_stage import BottleneckCSP
+from archtuna.blocks.ghost import MixNetBlock
+from archtuna.checkpoint import load, save
+from archtuna.data import Preprocess
+from archtuna.errors import ExportError
+from archtuna.exports import FORMATS, export, unsupported
+from archtuna.recipe import Recipe
+from archtuna.registry import BLOCKS
+from zoo import COVERED, network_with
+
+PREPROCESS = Preprocess((16, 16), 3, "resize", None, (0.5, 0.4, 0.3), (0.2, 0.2, 0.1))
+# What traces or copies code takes a moment; the others take seconds whatever is in the network.
+QUICK = ("module", "torchscript")
+SLOW = [name for name in FORMATS if name not in QUICK and FORMATS[name].missing() is None]
+GROUPS = [COVERED[i : i + 5] for i in range(0, len(COVERED), 5)]
+SUFFIX = {name: format.suffixes[0] for name, format in FORMATS.items()}
+
+
+@pytest.mark.parametrize("block", COVERED)
+def test_every_block_survives_a_checkpoint_and_quick_formats(tmp_path: Path, block: str) -> None:
+    network = network_with(block)
+    save(
+        tmp_path / "a.safetensors", network, classes=list("abcd"), preprocess=PREPROCESS, metrics={"loss": 1.0},
+        recipe=Recipe(), data={"source": "digits"}, epoch=1,
+    )  # fmt: skip
+    loaded, x = load(tmp_path / "a.safetensors"), torch.randn(4, 3, 16, 16)
+    assert torch.equal(loaded(x), network(x))
+    assert loaded.architecture == network.architecture
+    assert loaded.architecture.to_yaml() == network.architecture.to_yaml()
+    for name in QUICK:
+        assert export(loaded, tmp_path / f"a{SUFFIX[name]}").max_difference < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", SLOW)
+@pytest.mark.parametrize("blocks", GROUPS, ids="-".join)
+def test_every_block_exports_to_every_format_that_is_installed(tmp_path: Path, blocks: list[str], format: str) -> None:
+    network = network_with(*blocks)
+    assert {*blocks} <= {row.module for row in network.architecture.rows}
+    assert export(network, tmp_path / f"a{SUFFIX[format]}").max_difference < 1e-5
+    if format == "onnx":
+        nodes = onnx.load(tmp_path / "a.onnx").graph.node
+        assert not [node.name for node in nodes if node.op_type == "BatchNormalization"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: BottleneckCSP(6, 8, repeats=2), lambda: MixNetBlock(6, (3, 5), 2.0, 6, se=True)],
+    ids=["CSP", "MixNet"],
+)
+def test_a_norm_behind_a_join_is_folded_into_what_is_joined(make) -> None:
+    torch.manual_seed(0)
+    block = make().eval()
+    for norm in (m for m in block.modules() if isinstance(m, nn.BatchNorm2d)):
+        for tensor in (norm.running_mean, norm.weight, norm.bias):
+            nn.init.normal_(tensor)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    merged, x = block.for_inference(), torch.randn(2, 6, 9, 9)
+    torch.testing.assert_close(merged(x), block(x), atol=1e-5, rtol=1e-5)
+    counts = [sum(isinstance(m, nn.BatchNorm2d) for m in module.modules()) for module in (block, merged)]
+    assert counts[0] - counts[1] == 1
+
+
+def chain(*blocks: str) -> Architecture:
+    return Architecture(tuple(Row(block) for block in blocks), 3, (16, 16))
+
+
+def test_blocks_say_which_formats_cannot_hold_them() -> None:
+    architecture = chain("Identity", "PreTrained", "Flatten")
+    assert unsupported(architecture, "module") == [(1, "PreTrained")]
+    assert unsupported(architecture, "onnx") == []
+    with pytest.raises(ExportError, match="unknown export format 'onx'\nhint: did you mean 'onnx'"):
+        unsupported(architecture, "onx")
+    assert {format for block in BLOCKS.values() for format in block.unexportable} <= set(FORMATS)
