@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 # Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
 ROWS = [
     ("cli", "__main__"),
-    ("live", "report", "schema", "starter", "status"),
+    ("card", "live", "report", "schema", "starter", "status"),
     (
         *("bench", "final", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
@@ -20,8 +20,8 @@ ROWS = [
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
-    ("training", "resume", "checkpoint", "exports", "latency", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
-    ("costs", "memory", "parts", "metrics", "data", "screen", "devices", "remote"),
+    ("training", "resume", "checkpoint", "exports", "latency", "profiles", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
+    ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
         *("equality", "operations", "buffers", "model"),
