@@ -14,7 +14,7 @@ ROWS = [
     ("cli", "__main__"),
     ("card", "live", "report", "schema", "starter", "status"),
     (
-        *("bench", "final", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
+        *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
         *("measuring", "forecast"),
         *("leases", "ledger", "claims", "storage", "rdb"),
