@@ -347,8 +347,11 @@ def test_front_show_evaluate_predict_train_and_export_follow(a_run, tmp_path):
     assert {k: again[k] for k in ("loss", "accuracy", "f1")} == pytest.approx(trained["test"], abs=1e-6)
     for name in ("m.onnx", "m.ts"):
         exported = ask("export", trained["checkpoint"], tmp_path / name)
+        assert {"file", "format", "max_difference", "bytes"} <= set(exported)
         assert exported["bytes"] == os.path.getsize(tmp_path / name)
         assert exported["max_difference"] < 1e-3
+        assert exported["pictures"] == ask("evaluate", trained["checkpoint"])["n"]
+        assert exported["metrics"] == exported["model_metrics"]
     knee = started("front", "runs/one", "--knee", cwd=root).stdout.strip()
     assert (root / knee).exists()
 
@@ -427,3 +430,31 @@ def test_init_makes_a_study_for_workers_to_join(capsys, tmp_path, monkeypatch):
     code, out, _ = run(capsys, "status", "--study", "photos", "--storage", storage, "--json")
     assert (json.loads(out)["wanted"], json.loads(out)["trials"]["complete"]) == (40, 0)
     assert (tmp_path / "run" / "search.yaml").read_text() == (tmp_path / "search.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_export_proves_on_the_pictures_that_are_there(a_run, capsys, monkeypatch, tmp_path):
+    root = a_run[0]
+    monkeypatch.chdir(root)
+    knee = run(capsys, "front", "runs/one", "--knee")[1].strip()
+    code, out, err = run(capsys, "export", knee, tmp_path / "m.py")
+    assert (code, err) == (0, "")
+    assert re.search(r"m\.py: module, [\d,]+ bytes, differs from the model by at most 0\.0e\+00\n", out)
+    assert re.search(r"accuracy and F1 on \d+ validation pictures are the model's: [01]\.\d{4} and [01]\.\d{4}\n", out)
+    assert "not compared" in run(capsys, "export", knee, tmp_path / "m.py", "--no-proof")[1]
+    code, _, err = run(capsys, "export", knee, tmp_path / "m.py", "--data", tmp_path / "gone")
+    assert code == 1
+    assert "gone" in err
+    shutil.copytree(root / "runs", tmp_path / "elsewhere")
+    shutil.copytree(root / "photos", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    checkpoint = tmp_path / "elsewhere" / Path(knee).relative_to("runs")
+    (root / "photos").rename(root / "away")
+    try:
+        code, out, err = run(capsys, "export", checkpoint, "n.py")
+        assert (code, "not compared: there were no pictures" in out) == (0, True)
+        assert "accuracy and F1 are not compared" in err
+        assert "--data names the pictures" in err
+        assert "are the model's" in run(capsys, "export", checkpoint, "n.py", "--data", "moved")[1]
+    finally:
+        (root / "away").rename(root / "photos")

@@ -3,33 +3,81 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from archtuna.cli.arguments import count, flag, print_json, verb
+from archtuna.errors import DataError
+
+if TYPE_CHECKING:
+    from archtuna.exports import Exported, Proof
+
+log = logging.getLogger("archtuna")
 
 
 def export(verbs: Any) -> None:
-    parser = verb(
-        verbs, "export", _run_export, "write a checkpoint as ONNX or TorchScript and check it against the model"
-    )
+    parser = verb(verbs, "export", _run_export, "write a checkpoint for use without archtuna, proved to be the model")
     flag(parser, "checkpoint", "json")
-    parser.add_argument("out", metavar="OUT", help="file to write: .onnx, or .ts, .torchscript or .pt")
-    parser.add_argument("--format", choices=("onnx", "torchscript"), help="where OUT does not say it")
+    parser.add_argument(
+        "out", metavar="OUT",
+        help="file to write: .onnx, .pt2 (torch.export), .py (plain PyTorch, weights beside it), .pte (ExecuTorch), .ts",
+    )  # fmt: skip
+    parser.add_argument("--format", metavar="NAME", help="where OUT does not say it")
+    parser.add_argument(
+        "--data", metavar="DATA", help="the pictures to prove it on; by default those that it was trained on"
+    )
+    parser.add_argument("--no-proof", action="store_true", help="do not compare accuracy and F1")
+    parser.add_argument("--opset", type=count, metavar="N", help="version of ONNX's operators")
+    parser.add_argument(
+        "--with-preprocess", action="store_true", help="let the file take pixels, and normalise them itself"
+    )
+    parser.add_argument("--precision", default="fp32", metavar="NAME", help="fp32, or fp16 in ONNX (fp32)")
 
 
 def _run_export(arguments: argparse.Namespace) -> None:
     from archtuna.checkpoint import load
     from archtuna.exports import export
 
-    done = export(load(arguments.checkpoint), arguments.out, format=arguments.format)
+    model = load(arguments.checkpoint)
+    proof = None if arguments.no_proof else _proof(arguments)
+    done = export(
+        model, arguments.out, format=arguments.format, proof=proof,
+        opset=arguments.opset, with_preprocess=arguments.with_preprocess, precision=arguments.precision,
+    )  # fmt: skip
     if arguments.json:
-        print_json(
-            {"file": done.file, "format": done.format, "max_difference": done.max_difference, "bytes": done.bytes}
-        )
-    else:
-        print(
-            f"{done.file}: {done.format}, {done.bytes:,} bytes, differs from the model by at most {done.max_difference:.1e}"
-        )
+        print_json(asdict(done))
+        return
+    kind = f"{done.format} opset {done.opset}" if done.opset else done.format
+    near = f"differs from the model by at most {done.max_difference:.1e}"
+    print(f"{done.file}: {kind}, {done.bytes:,} bytes, {near}")
+    print(_proved(done))
+
+
+def _proof(arguments: argparse.Namespace) -> Proof | None:
+    """Return the pictures to prove an export on; None with a remark where nobody named them and they are not there."""
+    from archtuna.proving import proof_of
+
+    try:
+        return proof_of(arguments.checkpoint, data=arguments.data)
+    except DataError as error:
+        if arguments.data is not None:
+            raise
+        problem = error.message
+    log.warning("accuracy and F1 are not compared: %s (--data names the pictures)", problem)
+    return None
+
+
+def _proved(done: Exported) -> str:
+    if not done.pictures:
+        return "accuracy and F1 were not compared: there were no pictures"
+    n = f"{done.pictures:,} validation pictures"
+    if done.metrics == done.model_metrics:
+        return f"accuracy and F1 on {n} are the model's: {done.metrics['accuracy']:.4f} and {done.metrics['f1']:.4f}"
+    pairs = [
+        f"{name} {done.metrics[name]:.4f} (the model's is {done.model_metrics[name]:.4f})" for name in done.metrics
+    ]
+    return f"on {n}: {', '.join(pairs)}"
 
 
 def latency(verbs: Any) -> None:
