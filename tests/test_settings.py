@@ -61,6 +61,8 @@ def test_a_target_stands_for_a_format_and_a_precision():
 def test_what_does_not_go_together_is_refused():
     with pytest.raises(SpecError, match=r"int8 is made of ONNX files, not of pt2\nhint: format: onnx"):
         deploy_of({"precision": "int8", "format": "pt2"})
+    with pytest.raises(SpecError, match=r"unknown value 'formt'\nhint: did you mean 'format'"):
+        deploy_of({"formt": "onnx"})
     with pytest.raises(SpecError, match=r"fp16 runs in onnxruntime, not in torch\nhint: runtime: onnxruntime"):
         deploy_of({"precision": "fp16", "runtime": "torch"})
 

@@ -27,10 +27,10 @@ from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
 from archtuna.schedule import Schedule, schedule_of
-from archtuna.settings import DATA, DEFAULT_OBJECTIVES, seconds_of
+from archtuna.settings import DATA, DEFAULT_OBJECTIVES, DEPLOY, deploy_of, seconds_of, target_of
 from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
-from archtuna.spec import Spec, reference_of, versions
+from archtuna.spec import Spec, measured_among, reference_of, versions
 from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
 from archtuna.study import NEAR, Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
@@ -66,6 +66,8 @@ def search(
     seed: int | None = None,
     screen: str | None = None,
     limits: Sequence[str | Limit] | None = None,
+    target: str | None = None,
+    deploy: Mapping[str, Any] | None = None,
     epochs: int | None = None,
     input_size: int | tuple[int, int] | None = None,
     fraction: float | None = None,
@@ -89,7 +91,8 @@ def search(
         space: a search file, its text, its plain data, or a ``SearchSpace``.
         data: whatever ``Data.open`` takes.
         out: the run's folder, made where it is missing; by default ``runs/`` and the name of the pictures' folder or file.
-        objectives: names among loss, f1, accuracy, params, macs, size_mb; by default f1 and params.
+        objectives: names among loss, f1, accuracy, params, macs, size_mb, peak_memory_mb, latency_ms and energy_mj, the last
+            two also on a device of one's own, ``latency_ms@pi4``; by default f1 and params.
         trials: evaluations that the study is to reach; 50 when no time is given either.
         time: seconds, or a text such as ``20m``, after which no trial begins; what runs then has a tenth of it to end.
         workers: processes on this machine; 0 makes the study and leaves the work to those that ``join`` it.
@@ -102,6 +105,8 @@ def search(
         screen: ``synflow``, ``naswot`` or ``macs``: a new study begins with the networks of a random pool that score best
             untrained, each among those of like size; ``none`` by default.
         limits: such as ``params <= 500k``, kept by every network that is trained.
+        target: what networks are to be exported to, such as ``onnx`` or ``onnx-int8``; short for ``deploy``.
+        deploy: values of ``DeploySettings`` instead of the file's.
         epochs: of every training; short for ``training={"epochs": …}``.
         input_size: side in pixels, or (height, width), instead of the file's.
         fraction: stratified share of the training pictures to search on.
@@ -128,7 +133,7 @@ def search(
     plan = _plan(
         space, data, out=out, objectives=objectives, seed=seed, limits=limits, input_size=input_size,
         fraction=fraction, training={**(training or {}), **({} if epochs is None else {"epochs": epochs})},
-        stopping=stopping,
+        stopping=stopping, deploy={**(target_of(target) if target else {}), **(deploy or {})},
     )  # fmt: skip
     settings = plan.space.settings.search
     workers = int(_first(workers, settings.get("workers"), 1))
@@ -365,6 +370,7 @@ def _plan(
     fraction: float | None,
     training: Mapping[str, Any],
     stopping: bool | Schedule | None,
+    deploy: Mapping[str, Any],
 ) -> _Plan:
     from archtuna.data import Data
 
@@ -381,6 +387,9 @@ def _plan(
     wanted = _first(limits, file.settings.limits, ())
     bounds = tuple(limit if isinstance(limit, Limit) else limit_of(limit) for limit in wanted)
     share = DATA["fraction"].coerce(_first(fraction, settings["fraction"]))
+    deployed = deploy_of({**file.settings.deploy, **deploy})
+    unknown = measured_among([*names, *(limit.name for limit in bounds)], deployed)
+    largest = {name: cost for name, cost in _largest(space).items() if name not in unknown}
     _check_default(space, len(data.classes))
     spec = Spec(
         space={"text": file.text, "key": file.key},
@@ -394,9 +403,10 @@ def _plan(
         fraction=share,
         input_size=size,
         seed=_first(seed, file.settings.search.get("seed"), 0),
-        reference=reference_of(objectives_of(names), len(data.classes), bounds, _largest(space)),
+        reference=reference_of(objectives_of(names), len(data.classes), bounds, largest),
         versions=versions(),
         stopping=asdict(_schedule(stopping, file.settings.search)),
+        deploy={name: value for name, value in asdict(deployed).items() if value != DEPLOY[name].default},
     )  # fmt: skip
     folder = Path(out).expanduser() if out is not None else Path("runs") / Path(data.source).stem
     return _Plan(folder, space, spec, data, split)
@@ -573,4 +583,5 @@ def _end_event(study: Study, reason: str) -> Event:
         "front": front,
         "hypervolume": study.hypervolume(),
         "disk": study.disk(),
+        "measuring": study.measuring(),
     }

@@ -19,20 +19,25 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.devices import Courtesy
-from archtuna.errors import StudyError, TrialError
+from archtuna.errors import ExportError, StudyError, TrialError
 from archtuna.files import Place
 from archtuna.model import check_output
 from archtuna.objective import Objective
 from archtuna.recipe import Recipe
+from archtuna.settings import DeploySettings
 from archtuna.space import Candidate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from archtuna.data import Batches, Data, Images, Preprocess, Split
+    from archtuna.model import Network
     from archtuna.training import Epoch
 
 log = logging.getLogger("archtuna")
+
+FLOAT = "float_"
+"""Begins the names of a network's own metrics where its values are those of what was exported of it."""
 
 EVALUATION_BATCH = 256
 """Pictures a batch wherever metrics are measured; one size everywhere, so that sums round alike everywhere."""
@@ -174,6 +179,8 @@ class TrainEvaluator:
         via: the largest input size in play, from which smaller ones are derived.
         seed: of the choice of the fraction.
         device: where to train; None picks one.
+        deploy: how networks are deployed: where that changes what they compute, the values of a candidate are those of the
+            exported network, and its own stand beside them as ``float_f1`` and so on.
     """
 
     def __init__(
@@ -187,11 +194,14 @@ class TrainEvaluator:
         via: tuple[int, int] | None = None,
         seed: int = 0,
         device: str | None = None,
+        deploy: DeploySettings | None = None,
     ) -> None:
         from archtuna.training import pick_device
 
+        self.deploy = deploy or DeploySettings()
         self.data, self.split, self.objectives = data, split, objectives
         self.training = split.subset(fraction, seed).train if fraction < 1.0 else split.train
+        self.part = {"fraction": fraction, "seed": seed}
         self.fit, self.via = fit, via
         self.device = pick_device(device)
         self._images: dict[tuple[tuple[int, int], int], tuple[Images, Preprocess]] = {}
@@ -236,12 +246,13 @@ class TrainEvaluator:
             if point is not None:
                 yield course.taken_up(point)
             epochs = train(
-                model, *(_Yielding(batches, course.courtesy) for batches in (training, validation)), recipe,
+                model, _Yielding(training, course.courtesy), _Yielding(validation, course.courtesy), recipe,
                 classes=len(self.data.classes), device=self.device, parts=parts,
                 resume=point["training"] if point else None,
             )  # fmt: skip
             for epoch in epochs:
-                yield course.trained(epoch)
+                told = course.trained(epoch)
+                yield told if epoch.number < recipe.epochs else course.deployed(told, validation)
 
     def _batches(self, architecture: Architecture, recipe: Recipe, model: Any) -> tuple[Batches, Batches, Preprocess]:
         import torch
@@ -257,6 +268,13 @@ class TrainEvaluator:
         )
         validation = Batches(images, self.split.val, preprocess, batch_size=EVALUATION_BATCH, **shared)
         return training, validation, preprocess
+
+    def calibration(self, architecture: Architecture) -> Sequence[Any]:
+        """Return training pictures in batches, by which a network of an architecture is quantised."""
+        from archtuna.calibration import calibration_of
+
+        images, preprocess = self._pictures(architecture)
+        return calibration_of(images, self.split, preprocess)
 
     def _pictures(self, architecture: Architecture) -> tuple[Images, Preprocess]:
         from archtuna.data import Preprocess
@@ -337,6 +355,32 @@ class _Course:
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in epoch.weights().items()}
         return self._progress(epoch.number, epoch.metrics, epoch.state)
 
+    def deployed(self, end: Progress, validation: Batches) -> Progress:
+        """Return the end of a training with the values of the exported network, where that computes something else."""
+        deploy = self.by.deploy
+        if not deploy.converts:
+            return end
+        from archtuna.answers import evaluate_onnx
+        from archtuna.exports import artefact
+
+        options: dict[str, Any] = {"precision": deploy.precision}
+        if deploy.precision == "int8":
+            options["calibration"] = self.by.calibration(self.candidate.architecture)
+        try:
+            content = artefact(self._model(self.weights), "onnx", **options).content
+            batches = ((x.cpu(), y.cpu()) for x, y in validation.epoch(0))
+            found = evaluate_onnx(content, batches, classes=len(self.by.data.classes), threads=self.threads)
+        except ExportError as error:
+            raise TrialError(error.message, reason="export", hint=error.hint) from error
+        return replace(end, best={**found, **{f"{FLOAT}{name}": value for name, value in end.best.items()}})
+
+    def _model(self, weights: Mapping[str, Tensor]) -> Network:
+        from archtuna.model import build
+
+        model = build(self.candidate.architecture, pretrained=False)
+        model.load_state_dict(weights)
+        return model.eval()
+
     def taken_up(self, point: Mapping[str, Any]) -> Progress:
         """Return what was known when the training was interrupted."""
         self.before, self.weights = point["seconds"], point["weights"]
@@ -374,21 +418,23 @@ class _Course:
         trial: Mapping[str, Any],
     ) -> None:
         from archtuna.checkpoint import save
-        from archtuna.model import build
 
-        model = build(self.candidate.architecture, pretrained=False)
-        model.load_state_dict(weights)
         save(
             path,
-            model.eval(),
+            self._model(weights),
             classes=self.by.data.classes,
             preprocess=self.preprocess,
             metrics=best[1],
             recipe=self.candidate.recipe,
-            data={**self.by.split.to_dict(), "source": self.by.data.source},
+            data={**self.by.split.to_dict(), "source": self.by.data.source, "training": self._conditions()},
             epoch=best[0],
             trial=dict(trial),
         )
+
+    def _conditions(self) -> dict[str, Any]:
+        """Return what a training depends on beside the network, its values and the split."""
+        where = {"device": str(self.by.device), "threads": self.threads}
+        return {**self.by.part, "kept_by": self.best.objectives[0].name, **where}
 
 
 def load_evaluator(place: str) -> Any:

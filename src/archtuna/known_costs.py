@@ -353,11 +353,8 @@ class _View:
             self.cut.append(curve)
         elif trial.state == TrialState.COMPLETE and trial.values is not None:
             self.curves.append(curve)
-            values = np.array(trial.values, dtype=float)
-            for i, cost in candidate.point.costs.items():
-                values[i] = cost
             self.candidates.append(candidate)
-            self.done.append(values * self.signs)
+            self.done.append(np.array(trial.values, dtype=float) * self.signs)
 
     @property
     def begun(self) -> int:

@@ -80,6 +80,11 @@ class Watch:
                 self.values[event["number"]] = event["values"]
             elif event.get("reason"):
                 self.last = f"trial {trial} {kind}: {str(event['reason']).splitlines()[0]}"
+        elif kind == "measured":
+            running = self.running.setdefault(run, Running({}))
+            running.costs = {**running.costs, **event["values"]}
+        elif kind == "probe":
+            self.last = _probe_line(event)
         elif kind in ("duplicate", "handed-back"):
             self.running.pop(run, None)
         elif kind in ("repeated", "repeat-failed"):
@@ -180,6 +185,8 @@ def plain_lines(watch: Watch, event: Mapping[str, Any]) -> Iterator[str]:
         yield _failed_line(event)
     elif kind == "front":
         yield f"front of {len(watch.front)}; {watch.summary()}"
+    elif kind == "probe":
+        yield _probe_line(event)
     elif kind in ("refused", "failed", "stopped"):
         yield f"trial {trial} {kind}: {str(event['reason']).splitlines()[0]}"
     elif kind == "worker" and event["state"] == "dead":
@@ -200,6 +207,11 @@ def _repeated_line(event: Mapping[str, Any]) -> str:
         if kind_of(name) == "quality"
     ]
     return f"trial {event['number']} with seed {event['seed']}: {'; '.join(shown)}"
+
+
+def _probe_line(event: Mapping[str, Any]) -> str:
+    values = ", ".join(f"{name} {number(value)}" for name, value in event["values"].items())
+    return f"one of the first networks, not trained, takes {values}"
 
 
 def _failed_line(event: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
@@ -131,16 +131,36 @@ class Verdict:
 Cost = Callable[[Architecture], Mapping[str, float]]
 
 
-def judge(draw: Draw, cost: Cost, limits: Sequence[Limit]) -> Verdict:
-    """Return whether a network may be trained: it builds, and keeps every limit."""
+Doubt = Callable[[str], float | None]
+"""Takes the name of a cost and returns the relative error of what is expected of it, None where it is known."""
+
+
+def judge(draw: Draw, cost: Cost, limits: Sequence[Limit], doubt: Doubt = lambda name: None) -> Verdict:
+    """Return whether a network may be trained: it builds, and keeps every limit.
+
+    Of what is only expected a limit is broken where it is broken in spite of the doubt; the rest is for a measurement to say.
+    """
     if draw.candidate is None:
         return Verdict({}, {ERROR_CONSTRAINT: 2.0}, draw.problem)
     try:
         costs = dict(cost(draw.candidate.architecture))
     except ShapeError as error:
         return Verdict({}, {ERROR_CONSTRAINT: 2.0}, error.message)
-    constraints = {limit.name: limit.violation(costs) for limit in limits}
-    broken = [f"{costs[x.name]:,.6g} {x.name}, limit {x.bound:,g}" for x in limits if constraints[x.name] > 0]
+    return verdict_on(costs, limits, doubt)
+
+
+def verdict_on(costs: Mapping[str, float], limits: Sequence[Limit], doubt: Doubt = lambda name: None) -> Verdict:
+    """Return what the costs of a network come to against limits; see ``judge``."""
+    constraints: dict[str, float] = {}
+    broken: list[str] = []
+    for limit in limits:
+        error = doubt(limit.name)
+        violation = replace(limit, bound=limit.bound * (1.0 + (error or 0.0))).violation(costs)
+        if error is None or violation > 0:
+            constraints[limit.name] = violation
+        if violation > 0:
+            about = "" if error is None else "about "
+            broken.append(f"{about}{costs[limit.name]:,.6g} {limit.name}, limit {limit.bound:,g}")
     return Verdict(costs, constraints, "; ".join(broken) or None)
 
 
@@ -158,6 +178,7 @@ class Proposer:
         worker: who proposes; named on each trial from its first moment.
         lease: how long its hold on a trial lasts without being renewed, in seconds.
         limits: what must not be broken.
+        doubt: of costs that are only expected; see ``judge``.
         seed: of the draws that are not the sampler's.
         on_refused: told of each refusal that is written down: number, key, reason, costs.
     """
@@ -168,6 +189,7 @@ class Proposer:
     worker: Mapping[str, Any]
     lease: float = SECONDS
     limits: Sequence[Limit] = ()
+    doubt: Doubt = lambda name: None
     seed: int | None = None
     on_refused: RefusedCallback = lambda number, key, reason, costs: None
     _refused: dict[str, Verdict] = field(default_factory=dict, init=False)
@@ -234,7 +256,7 @@ class Proposer:
 
     def judge(self, draw: Draw) -> Verdict:
         """Return what is known of a draw's network before training, and why it may not be trained where it may not."""
-        return judge(draw, self.cost, self.limits)
+        return judge(draw, self.cost, self.limits, self.doubt)
 
     def point(self, objectives: Sequence[Objective], parameter: Pick) -> Point:
         """Return what is known before training of the network that parameters make, for samplers that use it.

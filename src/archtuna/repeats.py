@@ -92,6 +92,8 @@ def conditions_of(spec: Spec, key: str | None, recipe: Mapping[str, Any]) -> str
     """
     data = [spec.data.get(name) for name in ("fingerprint", "split", "fit")]
     told = [key, dict(recipe), data, spec.space["key"], spec.input_size, spec.fraction, spec.seed, spec.objectives]
+    if spec.deployment.converts:
+        told.append(spec.deployment.precision)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

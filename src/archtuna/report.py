@@ -20,6 +20,7 @@ from archtuna.space import MOST_NETWORKS
 if TYPE_CHECKING:
     from archtuna.bench import Replay
     from archtuna.repeats import Run
+    from archtuna.sensitivity import Sensitivity
     from archtuna.space import SearchSpace
     from archtuna.study import Picked, Study, Trial
 
@@ -236,7 +237,47 @@ def front_lines(study: Study) -> list[str]:
     kept = f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
     legend = ["* knee point", *(_noise_lines(first, any(marks)) if again else ())]
-    return [*columns(header, rows, left=("checkpoint", *left)), *legend, kept, note]
+    table = columns(header, rows, left=("checkpoint", *left))
+    return [*table, *legend, *measuring_lines(study.measuring()), kept, note]
+
+
+def measuring_lines(found: Mapping[str, Any] | None) -> list[str]:
+    """Say what measuring networks has cost, and on what they were measured."""
+    if not found or not found["networks"]:
+        return []
+    waited = f", for which trainings stood still {found['waited']:.0f} s" if found["waited"] else ""
+    lines = [f"{found['networks']} networks measured in {found['seconds']:.0f} s{waited}"]
+    return lines + [f"{name}: {described}" for name, described in found["devices"].items()]
+
+
+def reading_lines(reading: Mapping[str, Any] | None) -> list[str]:
+    """Say what a network was measured to take, with intervals and devices."""
+    if not reading:
+        return []
+    lines = [
+        f"latency on {name}: {one['ms']:.4g} ms ({one['low']:.4g} to {one['high']:.4g}), {one['device']['processor']}, "
+        f"{one['device']['runtime']}, {one['device']['threads']} thread(s), batch {one['device']['batch']}"
+        for name, one in reading.get("latencies", {}).items()
+    ]
+    return lines + ([f"exported: {reading['bytes']:,} bytes"] if reading.get("bytes") else [])
+
+
+def sensitivity_lines(architecture: Architecture, found: Sequence[Sensitivity]) -> list[str]:
+    """Return as a table what each layer of a network loses when it alone is quantised, worst first."""
+    units = [row for _, row in architecture.units()]
+    header = ("layer", "block", "noise (dB)", "accuracy", "f1")
+    rows = [
+        (
+            one.layer,
+            units[int(one.layer.removeprefix("layers."))].module,
+            f"{one.sqnr:.1f}",
+            f"{one.accuracy:+.4f}",
+            f"{one.f1:+.4f}",
+        )
+        for one in found
+    ]
+    legend = "signal against noise of the logits, and the change of both metrics, with this layer alone in int8"
+    return [*columns(header, rows, left=("block",)), legend]
 
 
 def _head(objective: Objective) -> str:
@@ -297,6 +338,7 @@ def shown(trial: Trial) -> dict[str, Any]:
         "recipe": dict(trial.recipe), "decisions": dict(trial.decisions), "runs": trial.runs,
         "spread": dict(trial.spread) if trial.spread else None, "own": dict(trial.own),
         "again": [{"seed": run.seed, "metrics": dict(run.metrics), "reason": run.reason} for run in trial.again],
+        "reading": dict(trial.reading) if trial.reading else None,
     }  # fmt: skip
 
 
@@ -308,6 +350,7 @@ def show_lines(trial: Trial) -> list[str]:
         lines.append(f"validation, epoch {trial.kept} of {trial.epochs}: {metrics}")
     if trial.checkpoint:
         lines.append(f"checkpoint: {trial.checkpoint}")
+    lines += reading_lines(trial.reading)
     lines += [_again_line(run) for run in trial.again]
     if trial.again:
         lines.append("mean: " + ", ".join(f"{name} {quality(trial, name)}" for name in trial.values))

@@ -114,9 +114,13 @@ def deploy_of(values: Mapping[str, Any]) -> DeploySettings:
     """Return how networks are deployed, from values of which any may be left out.
 
     Raises:
-        SpecError: values that do not go together.
+        SpecError: an unknown name, a value that makes no sense, or values that do not go together.
     """
-    settings = DeploySettings(**values)
+    for name in values:
+        if name not in DEPLOY:
+            hint = nearest(name, DEPLOY) or f"known: {', '.join(DEPLOY)}"
+            raise SpecError(f"unknown value '{name}'", path=f"deploy.{name}", value=name, hint=hint)
+    settings = DeploySettings(**{name: DEPLOY[name].coerce(value) for name, value in values.items()})
     if settings.converts and settings.format not in (None, "onnx"):
         raise SpecError(
             f"{settings.precision} is made of ONNX files, not of {settings.format}",

@@ -20,7 +20,7 @@ from archtuna.artifacts import Artifacts
 from archtuna.checkpoint import read_header
 from archtuna.claims import evaluation_in
 from archtuna.errors import ArchtunaError
-from archtuna.evaluate import Evaluator, FunctionEvaluator, Progress, TrainEvaluator
+from archtuna.evaluate import FLOAT, Evaluator, FunctionEvaluator, Progress, TrainEvaluator
 from archtuna.files import Place, place_of, read_bytes, write_atomically
 from archtuna.ledger import result_of
 from archtuna.objective import Objective, objectives_of
@@ -78,7 +78,8 @@ def _is_of(path: Place, candidate: Candidate, metrics: Mapping[str, float]) -> b
         header = read_header(path)
     except ArchtunaError:
         return False
-    same_training = header.recipe == candidate.recipe.to_dict() and header.metrics == metrics
+    own = {name.removeprefix(FLOAT): value for name, value in metrics.items() if name.startswith(FLOAT)} or metrics
+    same_training = header.recipe == candidate.recipe.to_dict() and header.metrics == own
     return same_training and header.architecture == candidate.architecture
 
 
@@ -102,6 +103,7 @@ def name_of(evaluator: Evaluator) -> str | None:
 def is_comparable(mine: Spec, other: Spec) -> bool:
     """Return whether what one study measured may stand in another, should network, training and evaluator be the same."""
     same = mine.fraction == other.fraction and _first_quality(mine) == _first_quality(other)
+    same = same and mine.deployment.precision == other.deployment.precision
     same = same and all(mine.data.get(name) == other.data.get(name) for name in ("fingerprint", "split", "fit"))
     # The seed chooses the part that is trained on, and small pictures are derived from the largest in play.
     return same and (mine.fraction == 1.0 or (mine.seed or 0) == (other.seed or 0)) and _via(mine) == _via(other)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from archtuna import checkpoint
 from archtuna.errors import StudyError
-from archtuna.objective import Limit, Objective
+from archtuna.objective import Limit, Objective, limit_of, objective_of
 from archtuna.schedule import Schedule
+from archtuna.settings import DeploySettings, deploy_of
 
 if TYPE_CHECKING:
     from archtuna.space import SearchSpace
@@ -36,6 +37,7 @@ class Spec:
         reference: for each objective the ideal and the worst value that counts for the hypervolume.
         versions: of the libraries at the study's creation.
         stopping: the fields of its ``Schedule``; None in a study from before there was one, which stops nothing.
+        deploy: values of ``DeploySettings`` that differ from the defaults.
     """
 
     space: Mapping[str, str]
@@ -49,6 +51,18 @@ class Spec:
     reference: Mapping[str, tuple[float, float]]
     versions: Mapping[str, str]
     stopping: Mapping[str, Any] | None = None
+    deploy: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def deployment(self) -> DeploySettings:
+        """What networks are exported to, and how they are served."""
+        return deploy_of(self.deploy)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the objectives and limits that it takes an export, or a device, to know."""
+        names = [*self.objectives, *(limit_of(text).name for text in self.limits)]
+        return measured_among(names, self.deployment)
 
     @property
     def schedule(self) -> Schedule:
@@ -69,13 +83,13 @@ class Spec:
         if plain.get("format", 0) > FORMAT:
             raise StudyError("the study was made by a newer archtuna", hint="pip install --upgrade archtuna")
         try:
-            values = {f.name: plain[f.name] for f in fields(cls) if f.name != "stopping"}
+            values = {f.name: plain[f.name] for f in fields(cls) if f.name not in ("stopping", "deploy")}
         except KeyError as error:
             raise StudyError(f"the study's record lacks {error}") from None
         size = values["input_size"]
         values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
         values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}
-        values["stopping"] = plain.get("stopping")
+        values["stopping"], values["deploy"] = plain.get("stopping"), plain.get("deploy", {})
         return cls(**{**values, "objectives": tuple(values["objectives"]), "limits": tuple(values["limits"])})
 
     def differences(self, other: Spec) -> list[str]:
@@ -96,6 +110,8 @@ class Spec:
             yield f"data.{name}", self.data.get(name), other.data.get(name)
         for name in sorted({*self.training, *other.training}):
             yield f"training.{name}", self.training.get(name, "the file's"), other.training.get(name, "the file's")
+        for name, mine in asdict(self.deployment).items():
+            yield f"deploy.{name}", mine, getattr(other.deployment, name)
         for name in ("objectives", "limits", "fraction", "input_size", "seed"):
             yield name, getattr(self, name), getattr(other, name)
         if self.stopping is not None and other.stopping is not None:
@@ -155,14 +171,22 @@ def reference_of(
 ) -> dict[str, tuple[float, float]]:
     """Return for each objective the ideal and the worst value that still counts for the hypervolume.
 
-    Loss counts up to that of guessing, ``ln(classes)``; a cost up to its limit, else up to that of the largest network.
+    Loss counts up to that of guessing, ``ln(classes)``; a cost up to its limit, else up to that of the largest network. A cost
+    that has neither, because it is not measured yet, is left out.
     """
     bounds = {limit.name: limit.bound for limit in limits}
     quality = {"loss": (0.0, math.log(max(classes, 2))), "f1": (1.0, 0.0), "accuracy": (1.0, 0.0)}
-    return {
-        o.name: quality[o.name] if o.kind == "quality" else (0.0, float(bounds.get(o.name, largest.get(o.name, 0.0))))
-        for o in objectives
-    }
+    costs = {name: (0.0, float(worst)) for name, worst in {**largest, **bounds}.items()}
+    return {o.name: found for o in objectives if (found := {**costs, **quality}.get(o.name)) is not None}
+
+
+def measured_among(names: Iterable[str], deploy: DeploySettings) -> tuple[str, ...]:
+    """Return those of some costs that it takes an export to know, each once.
+
+    The size of what is deployed counts among them; without a format it is that of the weights.
+    """
+    exported = deploy.format is not None or deploy.converts
+    return tuple(dict.fromkeys(n for n in names if objective_of(n).is_measured or (n == "size_mb" and exported)))
 
 
 def space_of(spec: Spec) -> SearchSpace:

@@ -10,7 +10,7 @@ from archtuna.errors import number
 from archtuna.leases import is_dead, worker_of
 from archtuna.ledger import COUNTED
 from archtuna.live import clock
-from archtuna.report import columns
+from archtuna.report import columns, measuring_lines
 from archtuna.storage import Attr, clock_of
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def status(study: Study) -> dict[str, Any]:
         "workers": [_worker(trial, now) for trial in ledger.opened("running")],
         "front": len(front),
         "hypervolume": study.hypervolume() if front else 0.0,
+        "measuring": study.measuring(),
     }
 
 
@@ -84,6 +85,7 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     pace += [f"about {clock(found['left'])} left"] if found["left"] is not None else []
     lines += [", ".join(pace)] if pace else []
     lines += [f"front of {found['front']}, hypervolume {found['hypervolume']:.4f}"]
+    lines += measuring_lines(found["measuring"])
     if not found["workers"]:
         return [*lines, "no trial is with a worker"]
     rows = [

@@ -81,6 +81,8 @@ class Attr:
     LEASE = "archtuna:lease"
     DEATHS = "archtuna:deaths"
     REUSED = "archtuna:reused"
+    READING = "archtuna:reading"
+    MEASURED = "archtuna:measured"
     ORDERS = "archtuna:orders"
     EVALUATORS = "archtuna:evaluators"
     FOLDERS = "archtuna:folders"

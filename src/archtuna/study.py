@@ -89,6 +89,7 @@ class Trial:
         worker: host and process, as text.
         recipe: its training values as plain data.
         feasible: whether it keeps the study's limits.
+        reading: what was measured of its network, as ``gauge.Reading.to_dict`` says, or None.
         reused: ``study`` and ``number`` of the trial whose evaluation this is, where another study had it already.
     """
 
@@ -107,6 +108,7 @@ class Trial:
     worker: str | None
     recipe: Mapping[str, Any]
     feasible: bool = True
+    reading: Mapping[str, Any] | None = None
     reused: Mapping[str, Any] | None = None
     own: Mapping[str, float] = field(default_factory=dict)
     again: tuple[Run, ...] = ()
@@ -229,10 +231,24 @@ class Study:
         self.ledger = Ledger(study, self.objectives)
         self._in_order: tuple[list[int], list[int]] = ([], [])
         self._repeated_front: set[int] | None = None
+        self._probes: list[Mapping[str, Any]] = []
         self.storage_url = redact(storage) if isinstance(storage, str) else None
         if storage is None or isinstance(storage, str):
             # Connections end with the study, however its user lets go of it; a storage of the user's own is the user's.
             weakref.finalize(self, close_storage, study._storage)
+
+    @property
+    def reference(self) -> Mapping[str, tuple[float, float]]:
+        """For each objective the ideal and the worst value that counts for the hypervolume.
+
+        Of a cost that has to be measured the worst is that of the study's first networks; before they are measured nothing
+        counts.
+        """
+        missing = [o.name for o in self.objectives if o.name not in self.spec.reference]
+        if missing and not self._probes:
+            self._probes = (self.optuna.user_attrs.get(Attr.MEASURED) or {}).get("probes", [])
+        worst = {name: (0.0, max((p["values"][name] for p in self._probes), default=0.0)) for name in missing}
+        return {**worst, **self.spec.reference}
 
     # opening
 
@@ -482,7 +498,7 @@ class Study:
         Args:
             read: whether to read first what is new in the study and its repeats; without it trials have their own values.
         """
-        pairs = np.array([self.spec.reference[o.name] for o in self.objectives])
+        pairs = np.array([self.reference[o.name] for o in self.objectives])
         ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
         if read:
             self.ledger.refresh()
@@ -495,6 +511,22 @@ class Study:
         """Return how many trials are ``complete``, ``stopped``, ``refused`` and ``failed``."""
         self.ledger.refresh()
         return {state: self.ledger.counts[state] for state in COUNTED}
+
+    def measuring(self) -> dict[str, Any] | None:
+        """Return what measuring networks came to, or None where nothing has to be measured.
+
+        ``networks`` that were measured, the ``seconds`` that it took, exports included, those for which trainings ``waited``
+        meanwhile, and the ``devices`` by name.
+        """
+        if not self.spec.measured:
+            return None
+        self.ledger.refresh()
+        record = self.optuna.user_attrs.get(Attr.MEASURED) or {"probes": [], "devices": {}}
+        readings = [*record["probes"], *(t.user_attrs.get(Attr.READING) or {} for t in self.ledger.trials)]
+        took = [reading["seconds"] for reading in readings if reading.get("seconds")]
+        waited = sum(result_of(trial).get("waited", 0.0) for trial in self.ledger.trials)
+        devices = {name: one["described"] for name, one in record["devices"].items()}
+        return {"networks": len(took), "seconds": sum(took), "waited": waited, "devices": devices}
 
     def _points(self, trials: Sequence[Trial]) -> np.ndarray:
         return oriented([[trial.values[o.name] for o in self.objectives] for trial in trials], self.objectives)
@@ -540,6 +572,7 @@ class Study:
             worker=worker_of(trial),
             recipe=attrs.get(Attr.RECIPE, {}),
             feasible=is_feasible(trial),
+            reading=attrs.get(Attr.READING),
             reused=attrs.get(Attr.REUSED),
             traceback=attrs.get(Attr.TRACEBACK),
             _architecture=attrs.get(Attr.ARCHITECTURE),

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,19 +20,30 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from archtuna.artifacts import Points
-from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StorageAway, StudyError, TrialError
+from archtuna.errors import (
+    ArchtunaError,
+    CheckpointError,
+    ExportError,
+    LatencyError,
+    ShapeError,
+    StorageAway,
+    StudyError,
+    TrialError,
+)
 from archtuna.evaluate import Evaluator, Progress, Resumable, TrainEvaluator, evaluator_of
 from archtuna.files import Unreachable
+from archtuna.gauge import Gauge, Reading, refuse_unexportable
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
 from archtuna.ledger import recorded
+from archtuna.measuring import Measuring
 from archtuna.objective import values_of
 from archtuna.orders import Orders, has_time, is_admitted, is_reached
-from archtuna.proposer import Exhausted, GaveWay, Proposal, Proposer, Refused
+from archtuna.proposer import Exhausted, GaveWay, Proposal, Proposer, Refused, verdict_on
 from archtuna.rungs import RungTable, Stopped, curve_of, record_stopped
 from archtuna.sampler import make_sampler, seed_of
 from archtuna.schedule import Decision, decide
-from archtuna.siblings import Found, found_elsewhere, register
+from archtuna.siblings import found_elsewhere, register
 from archtuna.storage import (
     ERROR_CONSTRAINT,
     Attr,
@@ -46,6 +57,7 @@ from archtuna.study import Study
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from archtuna.architecture import Architecture
     from archtuna.data import Data, Split
     from archtuna.space import Candidate
 
@@ -138,10 +150,14 @@ class Worker:
         self._front = self.study.front_numbers()
         self._rungs = RungTable(self.study.objectives)
         self.pulse = Pulse(self.study.optuna, self.orders.lease)
+        deploy = self.study.spec.deployment
+        self.measuring = Measuring(self.study, Gauge(self.study.spec.measured, deploy), self.emit)
+        self.measuring.learn(self.ledger)
         self.proposer = Proposer(
             ledger=self.ledger,
             space=self.study.space(),
-            cost=self.evaluator.costs,
+            cost=self._costs,
+            doubt=self.measuring.doubt,
             worker=self.me,
             lease=self.orders.lease,
             limits=self.study.limits,
@@ -164,6 +180,15 @@ class Worker:
                 if ended and not (ended in ("trials", "exhausted") and self._waits_for_others()):
                     return ended
 
+    def _costs(self, architecture: Architecture) -> Mapping[str, float]:
+        """Return what is known, or expected, of a network before it is trained.
+
+        Raises:
+            ShapeError: it does not build, or cannot be deployed.
+        """
+        refuse_unexportable(architecture, self.study.spec.deployment.format)
+        return {**self.evaluator.costs(architecture), **self.measuring.costs(architecture)}
+
     def _insist(self, action: Callable[[], Any], what: str) -> Any:
         """Do something with the storage, however long that is away, or hurry where a stop was asked for."""
         return with_retries(action, what=what, hurry=lambda: self.stop.requested)
@@ -171,6 +196,7 @@ class Worker:
     def _ended(self) -> str | None:
         """Read the study, tell what is new in it, and return why no trial is to begin, or None."""
         self.ledger.refresh()
+        self.measuring.learn(self.ledger)
         self._tell_front()
         self._tell_taken()
         self._check_failures()
@@ -341,12 +367,13 @@ class Worker:
     # evaluating
 
     def _evaluate(self, lease: Lease, proposal: Proposal) -> None:
-        found = self.elsewhere.get(proposal.evaluation)
-        if found is not None:
-            return self._reuse(lease, proposal, found)
-        self.prepare()
         try:
-            progress = self._run(lease, proposal)
+            measured = self._measure(lease, proposal)
+            proposal = measured or proposal
+            progress, attrs = self._found(lease, proposal) or (self._run(lease, proposal), {})
+            proposal = measured or self._measure_at_last(lease, proposal)
+        except Refused as refused:
+            self._record_refused(lease, proposal, str(refused))
         except Stopped as stopped:
             self._record_stopped(lease, proposal, stopped)
         except (TrialError, ShapeError) as error:
@@ -356,15 +383,72 @@ class Worker:
         except Exception as error:
             self._record_error(lease, error)
         else:
-            self._record(lease, proposal, progress)
+            self._record(lease, proposal, progress, attrs)
 
-    def _reuse(self, lease: Lease, proposal: Proposal, found: Found) -> None:
-        """Record what another study of the storage found out."""
+    def _found(self, lease: Lease, proposal: Proposal) -> tuple[Progress, Mapping[str, Any]] | None:
+        """Return what another study of the storage found out, and where, or None."""
+        found = self.elsewhere.get(proposal.evaluation)
+        if found is None:
+            return None
         self.emit({"event": "reused", "number": lease.number, "of": found.origin})
-        self._record(lease, proposal, found.progress(proposal.candidate), {Attr.REUSED: found.origin})
+        return found.progress(proposal.candidate), {Attr.REUSED: found.origin}
+
+    def _measure(self, lease: Lease, proposal: Proposal) -> Proposal | None:
+        """Return a proposal with what its network was measured to take; None where that cannot be said now.
+
+        Raises:
+            Refused: it breaks a limit.
+            TrialError: the network cannot be exported or run.
+        """
+        if not self.measuring.needed:
+            return proposal
+        reading = self._reading(lease, proposal)
+        if reading is None:
+            return None
+        costs = {**proposal.costs, **reading.values}
+        verdict = verdict_on(costs, self.study.limits)
+        attrs = {Attr.COSTS: costs, Attr.READING: reading.to_dict()}
+        write = partial(lease.write, attrs, constraints=verdict.constraints)
+        self._insist(write, f"write down what trial {lease.number} takes")
+        self.emit({"event": "measured", "number": lease.number, **reading.to_dict()})
+        if verdict.reason is not None:
+            raise Refused(verdict.reason)
+        return replace(proposal, costs=costs)
+
+    def _reading(self, lease: Lease, proposal: Proposal) -> Reading | None:
+        plain = lease.trial.user_attrs.get(Attr.READING)  # A worker that died had measured it.
+        if plain is not None:
+            return Reading.from_dict(plain)
+        try:
+            with self.stop.interruptible():
+                return self.measuring.read(proposal.candidate.architecture)
+        except LatencyError as error:
+            log.warning("trial %d is measured later: %s", lease.number, error.message)
+        except ExportError as error:
+            raise TrialError(error.message, reason="export", hint=error.hint) from error
+        return None
+
+    def _measure_at_last(self, lease: Lease, proposal: Proposal) -> Proposal:
+        """Measure a network that is trained, however long that takes; a stop hands its trial back."""
+        while True:
+            measured = self._measure(lease, proposal)
+            if measured is not None:
+                return measured
+            self.emit({"event": "waits", "number": lease.number, "reason": "it is trained and has to be measured"})
+            self.stop.wait(FILES_PAUSE)
+            if self.pulse.lost.is_set():
+                raise LeaseLost
+
+    def _record_refused(self, lease: Lease, proposal: Proposal, reason: str) -> None:
+        """A network that was measured and breaks a limit: what it breaks is written already."""
+        end = partial(lease.end, TrialState.PRUNED, attrs={Attr.OUTCOME: "refused", Attr.REASON: reason})
+        self._insist(end, f"record trial {lease.number}")
+        self.artifacts.forget(lease.number)
+        self._tell_refused(lease.number, proposal.candidate.architecture.key, reason, proposal.costs)
 
     def _run(self, lease: Lease, proposal: Proposal) -> Progress:
         """Evaluate a candidate to its end, from where another worker left it, or raise Interrupted."""
+        self.prepare()
         paused = self._with_files(lease, partial(self.artifacts.last_point, lease.number), "has to look where to go on")
         began = False
         reports: dict[str, Mapping[str, float]] = {}
@@ -536,7 +620,7 @@ def sampler_for(proposer: Proposer, study: Study, given: str | BaseSampler | Non
         objectives=len(study.objectives),
         seed=seed,
         network=partial(proposer.point, study.objectives),
-        reference=[study.spec.reference[o.name] for o in study.objectives],
+        reference=[study.reference[o.name] for o in study.objectives],
         curve=partial(curve_of, study.objectives),
     )
     if orders.index and given is not None and not isinstance(given, str):
@@ -556,4 +640,5 @@ def evaluator_for(study: Study, data: Data, split: Split, orders: Orders, given:
         via=study.space().largest_input_size(),
         seed=study.spec.seed or 0,
         device=orders.device,
+        deploy=study.spec.deployment,
     )

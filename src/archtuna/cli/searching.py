@@ -16,10 +16,18 @@ def search(verbs: Any) -> None:
     parser = verb(verbs, "search", _run_search, "search for the Pareto front; the same command again goes on")
     parser.add_argument("file", help="model or search file")
     parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run")
-    parser.add_argument("--objectives", help="comma-separated: loss, f1, accuracy, params, macs, size_mb (f1,params)")
+    parser.add_argument(
+        "--objectives", metavar="f1,params",
+        help="comma-separated: loss, f1, accuracy, params, macs, size_mb, peak_memory_mb, latency_ms, energy_mj, the last two "
+        "also on a device of yours: latency_ms@pi4 (f1,params)",
+    )  # fmt: skip
     parser.add_argument(
         "--limit", action="append", default=[], metavar='"params<=500k"', help="bound on a cost; repeatable"
     )
+    parser.add_argument(
+        "--target", metavar="onnx",
+        help="what networks are to be exported to: onnx, onnx-fp16, onnx-int8, pt2, torchscript, executorch or module",
+    )  # fmt: skip
     parser.add_argument("--trials", type=count, metavar="N", help="networks to evaluate (50 without --time)")
     parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
     parser.add_argument(
@@ -83,6 +91,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             screen=arguments.screen,
             limits=limits_from(arguments.limit) if arguments.limit else None,
+            target=arguments.target,
             epochs=arguments.epochs,
             fraction=arguments.fraction,
             device=arguments.device,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from archtuna.errors import ExportError, nearest
 from archtuna.exports.formats import TOLERANCE, Source
+from archtuna.exports.inference import given
 from archtuna.exports.quiet import quiet
 from archtuna.registry import Registry
 
@@ -60,5 +61,17 @@ def _halved(content: bytes, source: Source) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def _quantised(content: bytes, source: Source) -> bytes:
+    """Compute in whole numbers of eight bits, whose ranges training pictures show."""
+    import torch
+
+    from archtuna.quantize import quantized
+
+    if source.options.calibration is None:
+        raise ExportError("int8 has to see training pictures to choose its ranges", hint="name them with --data")
+    return quantized(content, (given(source, torch.as_tensor(x)).numpy() for x in source.options.calibration))
+
+
 PRECISIONS.add("fp32", Precision("fp32", _as_it_is))
 PRECISIONS.add("fp16", Precision("fp16", _halved, tolerance=TOLERANCE_FP16, same_metrics=False))
+PRECISIONS.add("int8", Precision("int8", _quantised, tolerance=None, same_metrics=False))

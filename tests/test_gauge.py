@@ -1,0 +1,94 @@
+"""What it takes an export to know of a network, measured for real."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from archtuna.architecture import Architecture
+from archtuna.errors import LatencyError
+from archtuna.exports import artefact
+from archtuna.gauge import HERE, Gauge, Reading, untrained
+from archtuna.settings import DeploySettings
+from archtuna.space import SearchSpace
+
+ROWS = """
+input_channel: 3
+input_size: 16
+backbone:
+  - [1, Conv, [32, 3, 2, null, 1, ReLU]]
+  - [{n}, Conv, [32, 3, 1, null, 1, ReLU]]
+  - [1, GlobalAvgPool, []]
+  - [1, Flatten, []]
+  - [1, Linear, [4]]
+"""
+
+
+def network(n: int = 2) -> Architecture:
+    return SearchSpace.read(ROWS.replace("{n}", str(n))).default().architecture
+
+
+@pytest.fixture(scope="module")
+def reading() -> Reading:
+    names = ["latency_ms", "size_mb"]
+    return Gauge(names, DeploySettings(format="onnx")).read(network(), patience=300)
+
+
+def test_it_tells_latency_and_size_with_interval_and_device(reading: Reading) -> None:
+    assert reading.bytes == len(artefact(untrained(network()), "onnx").content) == round(1e6 * reading.values["size_mb"])
+    told = reading.latencies[HERE]
+    assert 0 < told["low"] <= told["ms"] == reading.values["latency_ms"] <= told["high"]
+    assert told["device"]["runtime"].startswith("onnxruntime")
+    assert reading.seconds > 0
+    assert reading.fingerprints == Gauge(["latency_ms"], DeploySettings()).fingerprints()
+    assert reading.fingerprints != Gauge(["latency_ms"], DeploySettings(threads=2)).fingerprints()
+
+
+def test_a_reading_is_plain_data(reading: Reading) -> None:
+    assert Reading.from_dict(json.loads(json.dumps(reading.to_dict()))) == reading
+
+
+def test_an_untrained_network_is_always_the_same_and_nothing_in_it_vanishes() -> None:
+    before = torch.random.get_rng_state()
+    model = untrained(network(40))
+    assert torch.equal(before, torch.random.get_rng_state())
+    again = untrained(network(40))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not model.training
+    assert {m.momentum for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
+    seen: list[float] = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(float(output.detach().std())))
+    model(torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(1)))
+    assert len(seen) == 44
+    assert min(seen[:-3]) > 0.1, "activations of forty layers keep their size"
+
+
+def test_eight_bits_are_a_smaller_file() -> None:
+    sizes = [
+        Gauge(["size_mb"], DeploySettings(format="onnx", precision=precision)).read(network(4), patience=0).bytes
+        for precision in ("fp32", "fp16", "int8")
+    ]
+    assert sizes[0] > 1.5 * sizes[1] > 1.5 * sizes[2]
+
+
+def test_torch_runs_a_network_without_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archtuna.exports.artefact", None)
+    gauge = Gauge(["latency_ms"], DeploySettings(runtime="torch"))
+    reading = gauge.read(network(), patience=300)
+    assert reading.values["latency_ms"] > 0
+    assert reading.bytes is None
+    assert reading.latencies[HERE]["device"]["runtime"].startswith("torch")
+
+
+def test_a_device_that_nobody_named_is_one_error() -> None:
+    with pytest.raises(LatencyError, match="pi4"):
+        Gauge(["latency_ms@pi4"], DeploySettings()).read(network(), patience=0)
+
+
+def test_energy_that_a_machine_does_not_tell_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archtuna.agent.energy_counters", lambda *_: [])
+    with pytest.raises(LatencyError, match="this machine does not tell how much energy it takes\nhint: leave energy_mj out"):
+        Gauge(["energy_mj"], DeploySettings()).read(network(), patience=300)
