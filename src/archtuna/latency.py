@@ -12,8 +12,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -22,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archtuna import agent
-from archtuna.devices import machine_lock
+from archtuna.devices import quiet_machine
 from archtuna.errors import LatencyError, MissingExtraError
-from archtuna.files import place_of, read_bytes
+from archtuna.files import Place, place_of, read_bytes
 from archtuna.remote import ask
 from archtuna.runtimes import Runtime, runtime_of
 from archtuna.targets import Target
@@ -241,13 +240,6 @@ def _timed_here(runtime: Runtime, subject: Any, options: Mapping[str, Any]) -> _
     raise LatencyError(str(refused), hint=refused.hint)
 
 
-@contextmanager
-def quiet_machine() -> Iterator[None]:
-    """Let only one process of this machine and user measure at a time."""
-    with machine_lock("latency"):
-        yield
-
-
 def _timing(answer: Mapping[str, Any], options: Mapping[str, Any], place: str) -> _Timing:
     """Return what an agent answered, which may be any program."""
     try:
@@ -296,6 +288,30 @@ def _quartile_range(values: Sequence[float]) -> float:
     return float((high - low) / middle)
 
 
+def measure_file(file: str | Path, *, runtime: str = "onnxruntime", **given: Any) -> Latency:
+    """Measure what a file holds: an exported network as it is, or a checkpoint's, exported where the runtime takes files.
+
+    Args:
+        file: ``.onnx``, ``.pte``, or a checkpoint.
+        runtime: as in ``measure_model``.
+        given: the other arguments of ``measure``.
+
+    Raises:
+        LatencyError: as in ``measure``, or the runtime does not run such files.
+        CheckpointError: it is no checkpoint.
+        ExportError: its network does not export.
+    """
+    from archtuna.checkpoint import load
+
+    place, takes = place_of(file), runtime_of(runtime).takes
+    suffix = place.suffix.lower()[1:]
+    if suffix not in ("onnx", "pte"):
+        return measure_model(load(place), runtime=runtime, **given)
+    if suffix != takes:
+        raise LatencyError(f"{place}: {runtime} does not run .{suffix} files", hint="give the checkpoint")
+    return measure(_content(place), runtime=runtime, **given)
+
+
 def onnx_of(file: str | Path) -> bytes:
     """Return the ONNX model that is to be measured: a file's content, or the verified export of a checkpoint.
 
@@ -307,8 +323,10 @@ def onnx_of(file: str | Path) -> bytes:
     from archtuna.checkpoint import load
 
     place = place_of(file)
-    if place.suffix != ".onnx":
-        return exported(load(place), ".onnx")
+    return _content(place) if place.suffix == ".onnx" else exported(load(place), ".onnx")
+
+
+def _content(place: Place) -> bytes:
     try:
         return read_bytes(place)
     except OSError as error:

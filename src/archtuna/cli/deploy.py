@@ -81,8 +81,16 @@ def _proved(done: Exported) -> str:
 
 
 def latency(verbs: Any) -> None:
-    parser = verb(verbs, "latency", _run_latency, "measure how long a network takes here, exported, in ONNX Runtime")
-    parser.add_argument("file", metavar="FILE", help="a checkpoint, or a .onnx file")
+    parser = verb(verbs, "latency", _run_latency, "measure how long a network takes, here or on a device of one's own")
+    parser.add_argument("file", metavar="FILE", help="a checkpoint, or a .onnx or .pte file")
+    parser.add_argument("--on", metavar="NAME", help="a device that 'archtuna device add' named, or its URL")
+    parser.add_argument(
+        "--runtime",
+        default="onnxruntime",
+        metavar="R",
+        help="onnxruntime (default), torch, torch-compile or executorch",
+    )
+    parser.add_argument("--provider", metavar="P", help="of the runtime: CUDAExecutionProvider, or cuda for torch")
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="pictures at once (1)")
     parser.add_argument("--threads", type=count, default=1, metavar="N", help="of the runtime (1)")
     parser.add_argument("--patience", default="1m", metavar="1m", help="how long to wait for a quiet machine")
@@ -90,17 +98,22 @@ def latency(verbs: Any) -> None:
 
 
 def _run_latency(arguments: argparse.Namespace) -> None:
-    from archtuna.latency import measure, onnx_of
+    from archtuna.latency import measure_file
     from archtuna.settings import seconds_of
+    from archtuna.targets import target_of
 
-    patience = seconds_of(arguments.patience) or 0.0
-    content = onnx_of(arguments.file)
-    found = measure(content, batch=arguments.batch, threads=arguments.threads, patience=patience)
+    found = measure_file(
+        arguments.file, runtime=arguments.runtime, provider=arguments.provider, batch=arguments.batch,
+        threads=arguments.threads, on=target_of(arguments.on) if arguments.on else None,
+        patience=seconds_of(arguments.patience) or 0.0,
+    )  # fmt: skip
     if arguments.json:
         print_json(found.to_dict())
         return
     where = found.device
     threads = f"{where.threads} thread{'s' if where.threads > 1 else ''}"
     print(f"{found.ms:.3f} ms ({found.low:.3f} to {found.high:.3f}) for a batch of {where.batch}")
+    if found.joules is not None:
+        print(f"{1e3 * found.joules:.3g} mJ, with what the machine takes at rest")
     print(f"{where.processor}, {where.runtime}, {threads}; device {where.fingerprint}")
     print(f"a fixed network took {found.reference_ms:.3f} ms beside it, and moved by {100 * found.drift:.0f} %")
