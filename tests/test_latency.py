@@ -17,7 +17,7 @@ from archtuna import latency as module
 from archtuna.checkpoint import save
 from archtuna.cli import main
 from archtuna.data import Preprocess
-from archtuna.devices import machine_lock
+from archtuna.devices import quiet_machine
 from archtuna.errors import LatencyError, MissingExtraError
 from archtuna.exports import export
 from archtuna.latency import device, interval_of_median, measure, onnx_of, reference_model
@@ -119,7 +119,7 @@ def test_a_busy_machine_is_asked_again_and_not_believed(
 def test_only_one_measures_at_a_time(steady: None) -> None:
     done: list[float] = []
     thread = threading.Thread(target=lambda: (measure(reference_model(), rounds=3), done.append(time.monotonic())))
-    with machine_lock("latency"):
+    with quiet_machine():
         thread.start()
         time.sleep(0.5)
         assert not done
