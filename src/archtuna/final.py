@@ -14,6 +14,7 @@ from archtuna.errors import DataError, StudyError, TrialError
 if TYPE_CHECKING:
     from archtuna.evaluate import Progress
     from archtuna.files import Place
+    from archtuna.metrics import Tally
     from archtuna.study import Study
 
 SPLITS = ("train", "val", "test")
@@ -130,10 +131,21 @@ def evaluate_checkpoint(
         CheckpointError: the file is no checkpoint.
         DataError: these are other pictures than it was trained on, or that part is empty.
     """
+    answers, n = tally_checkpoint(path, data=data, split=split, device=device)
+    return {**_metrics(answers.metrics()), "n": n, "split": split}
+
+
+def tally_checkpoint(
+    path: str | Place, *, data: Any = None, split: str = "val", device: str | None = None
+) -> tuple[Tally, int]:
+    """Return a checkpoint's answers on one part of the split that its study used, and how many pictures that has.
+
+    Args and errors are those of ``evaluate_checkpoint``.
+    """
     from archtuna.checkpoint import load, read_header
     from archtuna.data import Batches, Preprocess, Split
     from archtuna.evaluate import EVALUATION_BATCH
-    from archtuna.training import evaluate_batches, memory_format_of, pick_device
+    from archtuna.training import memory_format_of, pick_device, tally
 
     if split not in SPLITS:
         raise DataError(f"no part is called '{split}'", hint=f"known: {', '.join(SPLITS)}")
@@ -150,8 +162,7 @@ def evaluate_checkpoint(
 
     last = memory_format_of(model, chosen, str(header.recipe.get("channels_last", "auto"))) is torch.channels_last
     batches = Batches(images, indices, preprocess, batch_size=EVALUATION_BATCH, device=str(chosen), channels_last=last)
-    metrics = evaluate_batches(model, batches, classes=len(header.classes), device=chosen)
-    return {**_metrics(metrics), "n": len(indices), "split": split}
+    return tally(model, batches, classes=len(header.classes), device=chosen), len(indices)
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:

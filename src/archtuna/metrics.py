@@ -61,8 +61,17 @@ class Tally:
         Raises:
             DataError: nothing was added.
         """
+        matrix = self.confusion()
+        losses = torch.cat(self._losses).cpu().numpy()
+        return {"loss": float(losses.mean(dtype=np.float64)), "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+
+    def confusion(self) -> np.ndarray:
+        """Return how often class ``i`` was taken for class ``j``, an int64 matrix (classes × classes).
+
+        Raises:
+            DataError: nothing was added.
+        """
         if not self._truth:
             raise DataError("there are no pictures to evaluate")
-        losses, predicted, truth = (torch.cat(t).cpu().numpy() for t in (self._losses, self._predicted, self._truth))
-        matrix = confusion(truth, predicted, self.classes)
-        return {"loss": float(losses.mean(dtype=np.float64)), "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+        predicted, truth = (torch.cat(t).cpu().numpy() for t in (self._predicted, self._truth))
+        return confusion(truth, predicted, self.classes)

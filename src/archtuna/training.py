@@ -345,7 +345,18 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def evaluate_batches(
     model: nn.Module, batches: EpochBatches, *, classes: int, device: str | torch.device | None = None
 ) -> dict[str, float]:
-    """Return ``loss`` (mean cross-entropy in nats), ``accuracy`` and ``f1`` (macro) of a model on batches.
+    """Return ``loss`` (mean cross-entropy in nats), ``accuracy`` and ``f1`` (macro) of a model on batches; see ``tally``.
+
+    Raises:
+        ShapeError: the model's output is not one value per class.
+        SpecError: no such device.
+        DataError: there are no batches.
+    """
+    return tally(model, batches, classes=classes, device=device).metrics()
+
+
+def tally(model: nn.Module, batches: EpochBatches, *, classes: int, device: str | torch.device | None = None) -> Tally:
+    """Return a model's answers on batches.
 
     Always in 32-bit floats and in a layout that depends on model and device alone, whatever the model was trained with:
     so the same weights give the same numbers in another process. The model moves to the device and keeps its mode.
@@ -353,20 +364,19 @@ def evaluate_batches(
     Raises:
         ShapeError: the model's output is not one value per class.
         SpecError: no such device.
-        DataError: there are no batches.
     """
     place = pick_device(device)
     layout = memory_format_of(model, place)
     modes = [(module, module.training) for module in model.modules()]
     model.to(place).eval()
-    tally = Tally(classes)
+    answers = Tally(classes)
     try:
         with torch.inference_mode():
             for x, y in batches.epoch(0):
                 logits = model(x.to(place, memory_format=layout, non_blocking=True))
                 _check_shape(logits, classes)
-                tally.add(logits, y.to(place, non_blocking=True))
-            return tally.metrics()
+                answers.add(logits, y.to(place, non_blocking=True))
+        return answers
     finally:
         for module, mode in modes:
             module.training = mode

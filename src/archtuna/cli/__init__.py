@@ -44,6 +44,7 @@ COMMANDS = (
     networks.predict,
     deploy.export,
     deploy.latency,
+    deploy.card,
     devices.device,
     runs.bench,
     spaces.blocks,

@@ -117,3 +117,29 @@ def _run_latency(arguments: argparse.Namespace) -> None:
         print(f"{1e3 * found.joules:.3g} mJ, with what the machine takes at rest")
     print(f"{where.processor}, {where.runtime}, {threads}; device {where.fingerprint}")
     print(f"a fixed network took {found.reference_ms:.3f} ms beside it, and moved by {100 * found.drift:.0f} %")
+
+
+# --- card -------------------------------------------------------------------------------------------
+
+
+def card(verbs: Any) -> None:
+    parser = verb(
+        verbs, "card", _run_card,
+        "write the model card of a checkpoint: pictures, metrics with intervals, costs, and how to train it again",
+    )  # fmt: skip
+    flag(parser, "checkpoint", "data", "device")
+    parser.add_argument("--latency", action="store_true", help="measure how long it takes here, too")
+    parser.add_argument("--out", metavar="FILE", help="where to write it; by default it is printed")
+
+
+def _run_card(arguments: argparse.Namespace) -> None:
+    from archtuna.card import card, write
+    from archtuna.latency import measure_file
+
+    latency = measure_file(arguments.checkpoint) if arguments.latency else None
+    text = card(arguments.checkpoint, data=arguments.data, device=arguments.device, latency=latency)
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        write(arguments.out, text)
+        print(arguments.out)
