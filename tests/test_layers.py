@@ -20,7 +20,7 @@ ROWS = [
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
-    ("training", "resume", "checkpoint", "exports", "latency", "profiles", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
+    ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
     ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),

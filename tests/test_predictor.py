@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from archtuna.errors import LatencyError
-from archtuna.predictor import LENGTHS, Part, Predictor, _Counts, _loss, _pairs
+from archtuna.predictor import _PRIOR, Part, Predictor, _Counts, _design, _loss, _pairs
 
 KINDS = ("convolution", "depthwise", "pool")
 SPEED = {"convolution": 1e-6, "depthwise": 8e-6, "pool": 0.0}
@@ -65,7 +65,7 @@ def test_it_predicts_better_than_its_numbers_alone(
     fitted: Predictor, others: tuple[list[tuple[Part, ...]], np.ndarray]
 ) -> None:
     counted = _Counts([[*one, *fitted._whole] for one in others[0]], fitted._kinds)
-    straight = counted.counts @ fitted._roofline.ms(counted)
+    straight = counted.counts @ _design(counted) @ fitted._roofline
     ours = np.abs(fitted.predict(others[0])[0] / others[1] - 1)
     assert ours.mean() < 0.6 * np.abs(straight / others[1] - 1).mean()
 
@@ -137,9 +137,9 @@ def test_ten_thousand_candidates_take_seconds_and_a_fit_less(fitted: Predictor) 
 
 def test_the_gradient_is_the_slope_of_the_loss() -> None:
     draws = np.random.default_rng(0)
-    roots = draws.standard_normal((5 + len(LENGTHS), 6, 6))
+    roots = draws.standard_normal((len(_PRIOR), 6, 6))
     kernels, y = roots @ roots.transpose(0, 2, 1), draws.standard_normal(6)
-    at = draws.standard_normal(len(kernels)) - 2
+    at = draws.standard_normal(len(_PRIOR)) - 2
     _, slope = _loss(at, kernels, y)
     for i, step in enumerate(1e-5 * np.eye(len(at))):
         measured = (_loss(at + step, kernels, y)[0] - _loss(at - step, kernels, y)[0]) / 2e-5

@@ -1,9 +1,9 @@
 """How long a network will take, from a few that were measured: a Gaussian process over the parts that networks share.
 
-A network is a multiset of parts, and its time the sum of theirs. What a part takes is first what its numbers say, by
+A network is a multiset of parts, and its time the sum of theirs. What a part takes is first what its numbers say, by a few
 coefficients that cannot be negative, as in a roofline; a Gaussian process then learns by which share each part is slower or
-faster than that. It shares what it learns between equal parts, and between parts of one kind by how near their numbers are; a
-term over whole networks takes up what does not add. An observation is a sum of parts: a network, or a block on its own.
+faster. It shares what it learns between equal parts, and between parts of one kind by how near their numbers are; a term over
+whole networks takes up what does not add. An observation is a sum of parts: a network, or a block on its own.
 
 Sums of Gaussian processes: Duvenaud, Nickisch & Rasmussen (2011); the rational quadratic kernel, the marginal likelihood and
 its gradient: Rasmussen & Williams (2006), equations 4.19, 5.8 and 5.9.
@@ -29,8 +29,8 @@ UNSEEN = 1.0
 
 ITERATIONS = 40
 JITTER = 1e-8
-RIDGE = 0.03
-"""How strongly coefficients are held to zero, in squares of a network's own time."""
+EVEN = 0.1
+"""The share of all time that is shared evenly among numbers."""
 
 LENGTHS = (0.5, 2.0)
 """How far apart numbers may be for parts to be alike, on a natural logarithm's scale; each has an amplitude of its own."""
@@ -97,38 +97,23 @@ class _Counts:
 # --- what numbers say --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Roofline:
-    """Milliseconds of a part from its numbers: coefficients of each number, and of being there, for all and for each kind."""
+def _coefficients(seen: _Counts, ms: np.ndarray) -> np.ndarray:
+    """Return milliseconds for one of each number, and for each part, whatever its kind; all above zero.
 
-    shared: np.ndarray
-    own: np.ndarray
+    Few on purpose: coefficients for each kind fit any ten networks exactly, and say nothing of the eleventh. Those that fit
+    best are mixed with what each number would cost if time were shared evenly among numbers, so that nothing is free.
+    """
+    from scipy.optimize import nnls
 
-    @classmethod
-    def fit(cls, seen: _Counts, kinds: int, ms: np.ndarray) -> _Roofline:
-        from scipy.optimize import nnls
-
-        columns = (seen.counts @ _design(seen, kinds)) / ms[:, None]
-        scale = np.maximum(columns.mean(axis=0), 1e-300)
-        rows = np.vstack([columns / scale, np.sqrt(RIDGE * len(ms) / len(scale)) * np.eye(len(scale))])
-        found = nnls(rows, np.concatenate([np.ones(len(ms)), np.zeros(len(scale))]), maxiter=50 * len(scale))[0]
-        found = np.where(columns.any(axis=0), found / scale, 0.0)
-        width = seen.numbers.shape[1] + 1
-        return cls(found[:width], found[width:].reshape(kinds, width))
-
-    def ms(self, counted: _Counts) -> np.ndarray:
-        """Return the milliseconds of each part; one of a kind that was never seen takes what the mean of all kinds would."""
-        unseen = max(int(counted.kinds.max()) + 1 - len(self.own), 0)
-        own = np.vstack([self.own, np.tile(self.own.mean(axis=0), (unseen, 1))])
-        return _design(counted, len(own)) @ np.concatenate([self.shared, own.ravel()])
+    columns = (seen.counts @ _design(seen)) / ms[:, None]
+    used = columns.any(axis=0)
+    even = np.divide(1.0, columns.mean(axis=0) * used.sum(), out=np.zeros(len(used)), where=used)
+    return (1 - EVEN) * nnls(columns * even, np.ones(len(ms)))[0] * even + EVEN * even
 
 
-def _design(counted: _Counts, kinds: int) -> np.ndarray:
-    """Return parts × coefficients: numbers and a one, then the same in the places of the part's kind."""
-    shared = np.column_stack([counted.numbers, np.ones(len(counted.parts))])
-    own = np.zeros((len(shared), kinds, shared.shape[1]))
-    own[np.arange(len(shared)), counted.kinds] = shared
-    return np.hstack([shared, own.reshape(len(shared), -1)])
+def _design(counted: _Counts) -> np.ndarray:
+    """Return the numbers of each part, and a one: parts × coefficients."""
+    return np.column_stack([counted.numbers, np.ones(len(counted.parts))])
 
 
 # --- what is alike -----------------------------------------------------------------------------------
@@ -147,9 +132,9 @@ def _features(counted: _Counts, ms: np.ndarray) -> np.ndarray:
     return np.column_stack([np.log(ms), np.log1p(totals)])
 
 
-# Amplitudes as standard deviations, relative to what the roofline says: of everything, of kinds, of parts by their numbers at
-# each length, of single parts, of whole networks by their numbers; last, of a measurement.
-_PRIOR = np.log(np.array([0.2, 0.2, *[0.2] * len(LENGTHS), 0.05, 0.1, 0.03]) ** 2)
+# Amplitudes as standard deviations, relative to what the roofline says: of everything; of kinds; of a kind's coefficients; of
+# parts of a kind by their numbers, at each length; of single parts; of whole networks by their numbers; of a measurement.
+_PRIOR = np.log(np.array([0.3, 0.7, 0.5, *[0.3] * len(LENGTHS), 0.1, 0.1, 0.05]) ** 2)
 _SPREAD = np.full(len(_PRIOR), 2.0)
 _BOUNDS = [(-16.0, 3.0)] * (len(_PRIOR) - 1) + [(-11.5, 0.0)]
 
@@ -191,9 +176,10 @@ class Predictor:
         every = [[*network, *whole] for network in networks] + [list(of) for of, _ in parts]
         times = np.concatenate([ms, [one for _, one in parts]])
         self._seen = _Counts(every, self._kinds)
+        self._known = len(self._kinds)
         self._place = {part: i for i, part in enumerate(self._seen.parts)}
         floor = FLOOR * np.median(ms)
-        self._roofline = _Roofline.fit(self._seen, len(self._kinds), np.maximum(times, floor))
+        self._roofline = _coefficients(self._seen, np.maximum(times, floor))
         self._shares, scale = self._shared(self._seen, floor)
         self._floor, self._features = floor, _features(self._seen, scale)[: len(ms)]
         y = times / scale - 1.0
@@ -253,7 +239,7 @@ class Predictor:
         """Return the share that each part has in each network's time by the roofline, and that time."""
         from scipy.sparse import diags
 
-        parts = self._roofline.ms(counted)
+        parts = _design(counted) @ self._roofline
         scale = np.maximum(counted.counts @ parts, floor)
         return (diags(1 / scale) @ counted.counts @ diags(parts)).tocsc(), scale
 
@@ -266,20 +252,27 @@ class Predictor:
 
     def _cross(self, counted: _Counts) -> np.ndarray:
         """Return the covariance of parts with what was measured: amplitudes (of parts) × parts × measurements."""
-        found = np.zeros((3 + len(LENGTHS), len(counted.parts), self._shares.shape[0]))
+        found = np.zeros((4 + len(LENGTHS), len(counted.parts), self._shares.shape[0]))
         found[0] = np.asarray(self._shares.sum(axis=1)).ravel()
+        seen_mix, mix = self._mix(self._seen), self._mix(counted)
         for kind in np.unique(counted.kinds):
             mine, theirs = counted.kinds == kind, np.flatnonzero(self._seen.kinds == kind)
             if len(theirs):
                 shares = self._shares[:, theirs]
                 found[1, mine] = np.asarray(shares.sum(axis=1)).ravel()
+                found[2, mine] = mix[mine] @ (shares @ seen_mix[theirs]).T
                 for i, length in enumerate(LENGTHS):
-                    found[2 + i, mine] = (shares @ _alike(self._seen.logs[theirs], counted.logs[mine], length)).T
+                    found[3 + i, mine] = (shares @ _alike(self._seen.logs[theirs], counted.logs[mine], length)).T
         places = [(i, self._place[part]) for i, part in enumerate(counted.parts) if part in self._place]
         if places:
             here, there = np.array(places).T
             found[-1, here] = self._shares[:, there].toarray().T
         return found
+
+    def _mix(self, counted: _Counts) -> np.ndarray:
+        """Return the share that each number has in each part's time by the roofline: parts × numbers and one."""
+        terms = _design(counted) * self._roofline
+        return terms / np.sqrt((terms**2).sum(axis=1, keepdims=True))
 
     def _links(self, counted: _Counts) -> np.ndarray:
         """Return the covariance of parts with what was measured: parts × measurements."""
@@ -293,11 +286,11 @@ class Predictor:
         row, part, share = entries.row[order], entries.col[order], entries.data[order]
         one, other = _pairs(row * (counted.kinds.max() + 1) + counted.kinds[part])
         apart = ((counted.logs[part[one]] - counted.logs[part[other]]) ** 2).sum(axis=1)
-        known = counted.kinds[part[one]] < len(self._roofline.own)
-        alike = np.where(known, a[1], UNSEEN**2) + sum(
-            a[2 + i] / (1 + apart / (2 * length**2)) for i, length in enumerate(LENGTHS)
-        )
-        alike += a[2 + len(LENGTHS)] * (one == other)
+        known = counted.kinds[part[one]] < self._known
+        mix = self._mix(counted)
+        alike = np.where(known, a[1], UNSEEN**2) + a[2] * (mix[part[one]] * mix[part[other]]).sum(axis=1)
+        alike += sum(a[3 + i] / (1 + apart / (2 * length**2)) for i, length in enumerate(LENGTHS))
+        alike += a[3 + len(LENGTHS)] * (one == other)
         within = np.bincount(row[one], share[one] * share[other] * alike, shares.shape[0])
         return a[0] * np.asarray(shares.sum(axis=1)).ravel() ** 2 + within
 
