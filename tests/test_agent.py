@@ -357,7 +357,10 @@ def test_energy_is_what_the_packages_count(tmp_path: Path, monkeypatch: pytest.M
             (tmp_path / "intel-rapl:1" / "energy_uj").write_text("50")
 
     runs: list[int] = []
-    assert agent.joules_of(run, agent.energy_counters()) == pytest.approx((20 + 150) * 1e-6 / 3)
+    with agent.energy_counters() as counters:
+        assert agent.joules_of(run, counters) == pytest.approx((20 + 150) * 1e-6 / 3)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        counters[0][0]()
     found = agent.timed(OPTIONS, reference_model(), reference_model())
     assert found["joules"] == 0.0
 
@@ -365,13 +368,13 @@ def test_energy_is_what_the_packages_count(tmp_path: Path, monkeypatch: pytest.M
 def test_energy_is_unknown_where_nothing_counts_it_or_nobody_may_read_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in (tmp_path / "none", tmp_path):
+    bare = tmp_path / "bare"
+    (bare / "intel-rapl:0").mkdir(parents=True)
+    for folder in (tmp_path / "none", tmp_path, bare):
         monkeypatch.setattr(agent, "POWERCAP", str(folder))
-        assert agent.energy_counters() == []
-    (tmp_path / "intel-rapl:0").mkdir()
-    assert agent.energy_counters() == []
+        with agent.energy_counters() as counters:
+            assert counters == []
     assert agent.timed(OPTIONS, reference_model(), reference_model())["joules"] is None
-    assert agent.energy_counters("CUDAExecutionProvider") == [] or agent._card()
 
 
 # --- one file ----------------------------------------------------------------------------------------

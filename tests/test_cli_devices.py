@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -106,7 +107,17 @@ def test_energy_is_said_where_it_is_known(
     from archtuna import agent
 
     (tmp_path / "model.onnx").write_bytes(reference_model())
-    monkeypatch.setattr(agent, "energy_counters", lambda *_: [(iter(range(0, 10**9, 15_000)).__next__, 1e-6, 1 << 40)])
+    monkeypatch.setattr(
+        agent, "energy_counters", lambda *_: nullcontext([(iter(range(0, 10**9, 15_000)).__next__, 1e-6, 1 << 40)])
+    )
     monkeypatch.setattr(agent, "ENERGY_SECONDS", 0.0)
     assert main(["latency", str(tmp_path / "model.onnx")]) == 0
     assert "\n5 mJ, with what the machine takes at rest\n" in capsys.readouterr().out
+
+
+def test_the_one_file_is_copied_from_where_the_command_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["device", "agent"]) == 0
+    copied = tmp_path / "agent.py"
+    copied.write_bytes(Path(capsys.readouterr().out.strip()).read_bytes())
+    done = subprocess.run([sys.executable, copied, "describe"], capture_output=True, check=True, cwd=tmp_path)
+    assert json.loads(done.stdout)["runtime"].startswith("onnxruntime ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -113,6 +114,8 @@ def test_a_runtime_that_is_not_installed_says_the_command() -> None:
 
 def test_energy_is_of_the_machine_where_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert measure_model(network(), runtime="torch", rounds=2).joules is None
-    monkeypatch.setattr(agent, "energy_counters", lambda *_: [(iter(range(0, 10**9, 10**6)).__next__, 1e-6, 1 << 40)])
+    monkeypatch.setattr(
+        agent, "energy_counters", lambda *_: nullcontext([(iter(range(0, 10**9, 10**6)).__next__, 1e-6, 1 << 40)])
+    )
     monkeypatch.setattr(agent, "ENERGY_SECONDS", 0.0)
     assert measure_model(network(), runtime="torch", rounds=2).joules == pytest.approx(1 / 3)

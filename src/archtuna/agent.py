@@ -33,7 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import IO, Any
 
@@ -205,6 +205,7 @@ def processor() -> str:
     return names.get("model name") or names.get("Model") or platform.processor() or platform.machine()
 
 
+@lru_cache
 def _graphics_card() -> str:
     return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"])
 
@@ -247,14 +248,14 @@ def timed(
         Refused: the model does not run, keeps weights elsewhere, or there is no such provider.
     """
     threads, provider = options["threads"], options["provider"]
-    runtime, machine, counters = _runtime(), describe(provider), energy_counters(provider)
+    runtime, machine = _runtime(), describe(provider)
     if provider not in machine["providers"]:
         raise Refused(f"ONNX Runtime has no '{provider}' here", f"it has {', '.join(machine['providers'])}")
-    ready()
-    with pinned(threads):
+    with energy_counters(provider) as counters, pinned(threads):
+        ready()
         run, other = (_runner(runtime, content, options["batch"], threads, provider) for content in (model, reference))
         times, references = compared(run, other, options)
-        joules = joules_of(run, counters) if counters else None
+        joules = joules_of(run, counters)
     return {"times": times, "references": references, "joules": joules, "device": machine}
 
 
@@ -365,15 +366,17 @@ Counter = tuple[Callable[[], int], float, int]
 """What reads an energy counter, the joules of one of its units, and where it begins again at 0."""
 
 
-def energy_counters(provider: str = "CPUExecutionProvider") -> list[Counter]:
-    """Return what of this machine's energy counters can be read: the processor's packages, and the card that is used.
+@contextlib.contextmanager
+def energy_counters(provider: str = "CPUExecutionProvider") -> Iterator[list[Counter]]:
+    """Give what of this machine's energy counters can be read: the processor's packages, and the card that is used.
 
     Source: the kernel's power capping framework (RAPL), and NVML's total energy of a card, in millijoules.
     """
-    return _packages() + (_card() if provider in PLACES else [])
+    with contextlib.ExitStack() as files:
+        yield _packages(files) + (_card() if provider in PLACES else [])
 
 
-def _packages() -> list[Counter]:
+def _packages(files: contextlib.ExitStack) -> list[Counter]:
     found: list[Counter] = []
     with contextlib.suppress(OSError, ValueError):
         for name in sorted(os.listdir(POWERCAP)):
@@ -382,7 +385,9 @@ def _packages() -> list[Counter]:
             if name.startswith("intel-rapl:") and name.count(":") == 1:
                 with open(os.path.join(folder, "max_energy_range_uj")) as file:
                     around = int(file.read()) + 1
+                # Kept open, because what measures a stranger's model opens no more files.
                 counter = os.open(os.path.join(folder, "energy_uj"), os.O_RDONLY)
+                files.callback(os.close, counter)
                 found.append((partial(_microjoules, counter), 1e-6, around))
     return found
 
@@ -406,8 +411,13 @@ def _card() -> list[Counter]:
     return [] if asked or millijoules() < 0 else [(millijoules, 1e-3, 1 << 64)]
 
 
-def joules_of(run: Run, counters: list[Counter]) -> float:
-    """Return the joules of one run, of many without a pause; they include what the machine takes when it idles."""
+def joules_of(run: Run, counters: list[Counter]) -> float | None:
+    """Return the joules of one run, of many without a pause, or None where nothing counts them.
+
+    They include what the machine takes when it idles.
+    """
+    if not counters:
+        return None
     before, begun, count = [read() for read, _, _ in counters], time.perf_counter(), 0
     while count < 3 or time.perf_counter() - begun < ENERGY_SECONDS:
         run()

@@ -94,11 +94,11 @@ def _compile_timed(model: nn.Module, reference: bytes | None, options: Options) 
 
 def _timed_in_torch(runs: Iterator[agent.Run], options: Options, machine: dict[str, Any]) -> dict[str, Any]:
     """Return what ``agent.timed`` would, of two things that torch runs."""
-    with _threads(options["threads"]), agent.pinned(options["threads"]):
+    counted = "CUDAExecutionProvider" if options["provider"] == "cuda" else ""
+    with _threads(options["threads"]), agent.pinned(options["threads"]), agent.energy_counters(counted) as counters:
         run, reference = runs
         times, references = agent.compared(run, reference, options)
-        counters = agent.energy_counters()
-        joules = agent.joules_of(run, counters) if counters else None
+        joules = agent.joules_of(run, counters)
     return {"times": times, "references": references, "joules": joules, "device": machine}
 
 

@@ -30,6 +30,7 @@ def device(verbs: Any) -> None:
     shown = verb(inner, "show", _run_show, "ask a device what it is")
     shown.add_argument("name", metavar="NAME", help="a name, or a URL")
     flag(shown, "json")
+    verb(inner, "agent", _run_agent, "print where the one file is that measures, to copy it to a device")
     agent.serve_arguments(verb(inner, "serve", _run_serve, "measure for others, over HTTP, until interrupted"))
 
 
@@ -82,6 +83,10 @@ def _run_show(arguments: argparse.Namespace) -> None:
         return
     print(f"{found['processor']}, {found['cores']} cores, {found['system']}")
     print(f"{found['runtime']}: {', '.join(found['providers'])}")
+
+
+def _run_agent(arguments: argparse.Namespace) -> None:
+    print(agent.__file__)
 
 
 def _run_serve(arguments: argparse.Namespace) -> int:
