@@ -4,9 +4,9 @@
 
 A network is drawn from its space with a seed of its own, at the smallest input that the space is for, and sees 32 random
 pictures in training mode, so that its batch norms have statistics. Its export has to give its outputs on random pictures, and
-its accuracy and F1 on 64 with random labels; a failure is kept with its words. Each result is a line of a file beside the table,
-and what is there is not done again: the benchmark goes on where it was interrupted, in another Python too, for formats of other
-packages. Networks are done in turn over the spaces, so that what there is after some minutes is of all of them.
+its accuracy and F1 on 64 with random labels; a failure is kept with its words. Each result is a line of a file beside the
+table, and what is there is not done again: the benchmark goes on where it was interrupted, in another Python too, for formats
+of other packages. Networks are done in turn over the spaces, so that what there is after some minutes is of all of them.
 """
 
 from __future__ import annotations
