@@ -57,6 +57,10 @@ def test_an_executorch_program_is_measured() -> None:
     found = measure_model(network(), runtime="executorch", rounds=3)
     assert found.device.runtime.startswith("executorch ")
     assert found.ms > 0
+    with pytest.raises(LatencyError, match=r"takes one picture at a time\nhint: measure it with a batch of 1"):
+        measure_model(network(), runtime="executorch", batch=2)
+    with pytest.raises(LatencyError, match="the model does not run in ExecuTorch"):
+        measure(b"garbage", runtime="executorch")
 
 
 def test_the_network_and_the_threads_are_as_they_were() -> None:

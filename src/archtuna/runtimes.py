@@ -188,14 +188,16 @@ def _executorch_timed(content: bytes, reference: bytes | None, options: Options)
 
 
 def _program(content: bytes, options: Options) -> agent.Run:
-    """Return what runs a ``.pte`` once on a batch of pictures."""
+    """Return what runs a ``.pte`` once, which takes one picture at a time."""
     import torch
     from executorch.runtime import Runtime as Programs
 
+    if options["batch"] != 1:
+        raise LatencyError("an ExecuTorch program takes one picture at a time", hint="measure it with a batch of 1")
     problem = ""
     try:
         method = Programs.get().load_program(content).load_method("forward")
-        shape = [options["batch"], *method.metadata.input_tensor_meta(0).sizes()[1:]]
+        shape = method.metadata.input_tensor_meta(0).sizes()
         pictures = [torch.randn(shape, generator=torch.Generator().manual_seed(0))]
         method.execute(pictures)
     except Exception as error:  # The runtime raises what its C++ raises.
@@ -210,8 +212,7 @@ def _lowered(network: nn.Module) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    example = (torch.randn(2, 3, 32, 32),)
-    program = torch.export.export(network, example, dynamic_shapes=({0: torch.export.Dim("batch", max=256)},))
+    program = torch.export.export(network, (torch.randn(1, 3, 32, 32),))
     return bytes(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
 
 
