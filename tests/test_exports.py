@@ -207,3 +207,9 @@ def test_an_earlier_export_survives_a_failed_one(tmp_path: Path, model: Network)
     with pytest.raises(ExportError, match="nan"):
         export(model, tmp_path / "model.ts")
     assert (tmp_path / "model.ts").read_bytes() == before
+
+
+def test_the_page_on_exports_has_every_format() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "exports.md").read_text()
+    for suffix in SUFFIXES:
+        assert f"`{suffix}`" in page.partition("## What is proved")[0]

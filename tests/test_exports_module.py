@@ -230,6 +230,11 @@ def test_a_block_that_cannot_be_taken_over_is_refused_with_formats_that_can_hold
         export(model, tmp_path / "net.py")
 
 
+def test_names_that_the_file_needs_are_refused() -> None:
+    with pytest.raises(ExportError, match="'load' is one thing in the file itself and another in archtuna.checkpoint"):
+        lift([at.load], ["archtuna"], reserved=["load"])
+
+
 @pytest.mark.parametrize(
     "value", [3, -0.5, True, None, "text", 'two "quotes" and \\ and \n', "ü—😀", (1,), (1, (2, 3)), [], [1, "a"]]
 )

@@ -251,8 +251,9 @@ def test_options_that_a_format_does_not_have_are_refused(tmp_path: Path, model: 
         ExportError, match="the format torchscript has no option 'opset'\nhint: formats that have it: onnx"
     ):
         export(model, tmp_path / "a.ts", opset=18)
-    with pytest.raises(ExportError, match="exports have no option 'opsets'\nhint: known: opset, with_preprocess"):
-        export(model, tmp_path / "a.ts", opsets=18)
+    with pytest.raises(ExportError, match="the format module has no option 'calibration'"):
+        artefact(model, "module", calibration=torch.zeros(2))
+    assert artefact(model, "module", precision="".join(("fp", "32"))).precision == "fp32"
     with pytest.raises(ExportError, match="unknown precision 'fp17'\nhint: did you mean 'fp16'"):
         export(model, tmp_path / "a.onnx", precision="fp17")
 

@@ -41,8 +41,10 @@ class Options:
 
     def given(self) -> set[str]:
         """Return the names of those that are not as they are by default."""
-        plain = Options()
-        return {name for name in self.__dataclass_fields__ if getattr(self, name) is not getattr(plain, name)}
+        simple = ("opset", "with_preprocess", "precision")
+        given = {name for name in simple if getattr(self, name) != getattr(Options, name)}
+        # Apart from the others, because pictures do not compare to one truth value.
+        return given if self.calibration is None else given | {"calibration"}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, partial
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Annotated, Any, Literal, NewType, get_args, get_origin
 
 from archtuna.errors import ExportError
@@ -40,7 +40,7 @@ class Lifted:
     origins: dict[str, str] = field(default_factory=dict)
 
 
-def lift(targets: Iterable[Any], packages: Iterable[str]) -> Lifted:
+def lift(targets: Iterable[Any], packages: Iterable[str], reserved: Iterable[str] = ()) -> Lifted:
     """Return the code of classes and functions, and of everything of these packages that they use.
 
     What registers a block is left out, and so are remarks for linters; what another package has is imported.
@@ -48,11 +48,12 @@ def lift(targets: Iterable[Any], packages: Iterable[str]) -> Lifted:
     Args:
         targets: classes and functions.
         packages: top-level packages whose code is taken over.
+        reserved: names that the code is not to have.
 
     Raises:
         ExportError: code cannot be read, or needs a value that cannot be written down, or two things have one name.
     """
-    lifted, own = Lifted(), frozenset(packages)
+    lifted, own = Lifted(origins=dict.fromkeys(reserved, "the file itself")), frozenset(packages)
     for target in targets:
         if _package(target.__module__) in own:
             _define(lifted, own, target.__name__, sys.modules[target.__module__])
@@ -72,6 +73,7 @@ def _take(lifted: Lifted, own: frozenset[str], name: str, module: ModuleType) ->
         return  # A builtin, a function's own name, or one for type checkers.
     line = _import_line(statement, name)
     if line is not None and not _is_own(statement, own):
+        _claim(lifted, name, line)
         lifted.imports.add(line)
     elif isinstance(value, _PLAIN):
         _claim(lifted, name, literal(value))
@@ -79,7 +81,7 @@ def _take(lifted: Lifted, own: frozenset[str], name: str, module: ModuleType) ->
     elif get_origin(value) is not None or isinstance(value, NewType):
         _claim(lifted, name, _type(value))
         lifted.types[name] = _type(value)
-    elif isinstance(value, type | FunctionType) and value.__name__ == name and _package(value.__module__) in own:
+    elif getattr(value, "__name__", None) == name and _package(getattr(value, "__module__", "")) in own:
         _define(lifted, own, name, sys.modules[value.__module__])
     else:
         raise ExportError(

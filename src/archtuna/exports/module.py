@@ -17,6 +17,8 @@ from archtuna.registry import BLOCKS, Block
 
 WEIGHTS = ".weights.pt"
 WIDTH = 105
+OWN_NAMES = ("Model", "load", "preprocess", "CLASSES", "HEIGHT", "WIDTH", "MEAN", "STD")
+"""What the file calls its own things, besides what it takes over."""
 
 _HEAD = '''\
 """{title}
@@ -117,7 +119,7 @@ def code_of(model: Any) -> str:
     """
     architecture: Architecture = model.architecture
     entries = [BLOCKS[row.module] for row in architecture.rows]
-    lifted = lift([e.target for e in entries if not _is_of_torch(e)], _packages(entries))
+    lifted = lift([e.target for e in entries if not _is_of_torch(e)], _packages(entries), OWN_NAMES)
     pictures = getattr(model, "preprocess", None)
     parts = [
         _head(model, pictures is not None),

@@ -82,7 +82,15 @@ class Exported:
 
 
 def export(
-    model: nn.Module, path: str | Path, *, format: str | None = None, proof: Proof | None = None, **options: Any
+    model: nn.Module,
+    path: str | Path,
+    *,
+    format: str | None = None,
+    proof: Proof | None = None,
+    opset: int | None = None,
+    with_preprocess: bool = False,
+    precision: str = "fp32",
+    calibration: Any = None,
 ) -> Exported:
     """Write a model as a file that runs without archtuna, after it proved to be the model.
 
@@ -100,8 +108,10 @@ def export(
             weights beside it), ``.ts``, ``.torchscript`` or ``.pt`` (TorchScript).
         format: its name, where the suffix does not say it.
         proof: real pictures with labels; without them the metric is not checked, and the result says so.
-        options: of ``Options``: ``opset``; ``with_preprocess`` for an input ``pixels`` (n × H × W × C, uint8, at the network's
-            size); ``precision``, which other than fp32 has its own tolerance, and metrics that are measured, not equal.
+        opset: version of ONNX's operators; None for the default.
+        with_preprocess: whether an ONNX file takes ``pixels`` (n × H × W × C, uint8, at the network's size).
+        precision: in which an ONNX file computes; fp16 has its own tolerance, and metrics that are measured, not equal.
+        calibration: what the precision needs to be chosen by, such as training pictures.
 
     Raises:
         ExportError: an unknown format or option, a block that a format cannot hold, an export that fails or is not the
@@ -110,7 +120,7 @@ def export(
     """
     path = Path(path)
     kind = format_named(format) if format else format_of(path)
-    source = _source(model, kind, _options(options))
+    source = _source(model, kind, Options(opset, with_preprocess, precision, calibration))
     written, run = _write(kind, source)
     found = _proved(path, kind, source, run, proof)
     _keep(path, written)
@@ -120,32 +130,32 @@ def export(
     )  # fmt: skip
 
 
-def artefact(model: nn.Module, format: str = "onnx", **options: Any) -> Artefact:
+def artefact(
+    model: nn.Module,
+    format: str = "onnx",
+    *,
+    opset: int | None = None,
+    with_preprocess: bool = False,
+    precision: str = "fp32",
+    calibration: Any = None,
+) -> Artefact:
     """Return a model's export in memory, not yet compared with the model.
 
     Args:
         model: has an ``architecture``, as what ``build`` and ``load`` return.
         format: its name.
-        options: as of ``export``.
+        opset, with_preprocess, precision, calibration: as of ``export``.
 
     Raises:
         ExportError: an unknown format or option, a block that the format cannot hold, or an export that fails.
         MissingExtraError: the format needs a package that is not installed.
     """
     kind = format_named(format)
-    source = _source(model, kind, _options(options))
+    source = _source(model, kind, Options(opset, with_preprocess, precision, calibration))
     written, run = _write(kind, source)
     return Artefact(
         kind.name, written.content, lambda x: run(x)[0], written.beside, written.opset, source.options.precision
     )
-
-
-def _options(given: Mapping[str, Any]) -> Options:
-    known = Options.__dataclass_fields__
-    for name in given:
-        if name not in known:
-            raise ExportError(f"exports have no option '{name}'", hint=f"known: {', '.join(known)}")
-    return Options(**given)
 
 
 def _source(model: nn.Module, format: Format, options: Options) -> Source:
