@@ -4,15 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+import archtuna as at
+from archtuna import report
 from archtuna.architecture import Architecture, Row
 from archtuna.costs import costs_of
-from archtuna.errors import ShapeError
+from archtuna.errors import ShapeError, SpecError
 from archtuna.memory import peak_memory
 from archtuna.registry import BLOCKS, block
 from archtuna.space import SearchSpace
 from archtuna.starter import spaces, starter
+from archtuna.study import Study
 from arena import counted_peak
 from spaces import EVERYTHING, GRAPH
+from studies import add, make_spec
 from test_blocks import sample_arguments
 
 # A picture of 3x16x16, and a map of 16x8x8, 1,024 numbers.
@@ -84,6 +88,38 @@ def test_the_largest_activation_may_be_the_picture():
 def test_it_is_a_cost_in_units_of_a_million_bytes():
     architecture = network("[1, Conv, [24, 3]]")
     assert costs_of(architecture)["peak_memory_mb"] == peak_memory(architecture) / 1e6
+
+
+def test_a_study_from_before_there_was_this_cost_works_and_says_that_it_does_not_know_it(tmp_path):
+    study = Study.create_or_open(tmp_path / "run", make_spec())
+    for f1, params in ((0.5, 100), (0.8, 900)):
+        add(study, f1, params)
+    assert study.pick(max={"params": 500}).trial.values["params"] == 100
+    assert "peak_memory_mb" not in report.shown(study.candidate(0))["costs"]
+    with pytest.raises(SpecError, match="'peak_memory_mb' cannot be asked for\nhint: known here: f1, params"):
+        study.pick(max={"peak_memory_mb": 1})
+
+
+LIMITED = """
+input_channel: 1
+input_size: 8
+backbone:
+  - [1, Conv, {channels: 8|16|24|64|128|256, kernel: 3}]
+  - [1, GlobalAvgPool, []]
+  - [1, Flatten, []]
+  - [1, Linear, [10]]
+objectives: [f1, peak_memory_mb]
+limits: [peak_memory_mb <= 0.007]
+"""
+
+
+def test_a_search_optimises_it_and_keeps_a_limit_on_it(tmp_path):
+    study = at.search(LIMITED, "digits", trials=3, out=tmp_path / "run", evaluator=lambda candidate: {"f1": 0.5})
+    assert study.spec.reference["peak_memory_mb"] == (0.0, 0.007)
+    # A picture of 64 pixels and maps of 64 pixels; those of 64 channels and more would take over .016.
+    assert {trial.values["peak_memory_mb"] for trial in study.trials() if trial.values} == {
+        4 * 64 * (1 + channels) / 1e6 for channels in (8, 16, 24)
+    }
 
 
 def test_rows_that_do_not_fit_are_the_surveys_error():

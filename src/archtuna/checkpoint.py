@@ -54,7 +54,8 @@ class Header:
         preprocess: what ``Preprocess.from_dict`` reads.
         metrics: ``loss``, ``accuracy`` and ``f1`` on the validation pictures, and what else was measured.
         recipe: the training values, as ``Recipe`` takes them.
-        data: the source of the pictures, and how they were split.
+        data: the source of the pictures, how they were split, and under ``training`` what the training depended on
+            beside them: ``fraction`` and ``seed`` of the share it had, ``kept_by``, ``device`` and ``threads``.
         epoch: the one whose weights these are, from 1.
         versions: of archtuna, torch and, where it is installed, Optuna when the file was written.
         trial: number and values in the study, or None.

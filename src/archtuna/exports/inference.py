@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from archtuna.architecture import Architecture
 from archtuna.errors import ExportError
 from archtuna.exports.formats import Source, tapped
+from archtuna.model import for_inference
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
@@ -28,18 +29,6 @@ def graph_of(source: Source) -> nn.Module:
     if source.options.with_preprocess:
         module = FromPixels(module, preprocess_of(source.model))
     return module.eval().requires_grad_(False)
-
-
-def for_inference(module: nn.Module) -> nn.Module:
-    """Return the module with each block that can be simpler in evaluation mode replaced by what it says it then is.
-
-    A block says so with a method ``for_inference()`` that returns a module of the same outputs.
-    """
-    if hasattr(module, "for_inference"):
-        return module.for_inference()  # type: ignore[operator]
-    for name, child in module.named_children():
-        setattr(module, name, for_inference(child))
-    return module
 
 
 def preprocess_of(model: nn.Module) -> Any:
