@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 
 import archtuna as at
-from archtuna import profiles
+from archtuna import profiles, report
+from archtuna.checkpoint import save
+from archtuna.cli import main
+from archtuna.data import Preprocess
 from archtuna.errors import LatencyError, MissingExtraError
 from archtuna.latency import exported, reference_model
 from archtuna.model import build
 from archtuna.profiles import Profile, profile
+from archtuna.recipe import Recipe
 from archtuna.space import SearchSpace
 
 TEXT = """
@@ -107,6 +111,37 @@ def test_it_is_plain_data(found: Profile) -> None:
     plain = json.loads(json.dumps(found.to_dict()))
     assert plain["units"] == list(found.units)
     assert plain["fingerprint"] == found.device.fingerprint
+
+
+def test_the_table_has_what_a_row_takes_beside_what_it_costs(
+    found: Profile, network: tuple[bytes, at.Architecture]
+) -> None:
+    head, *rows, rest, total, device = report.profile_lines(network[1], found)
+    assert head.split() == ["idx", "n", "module", "arguments", "out", "params", "macs", "ms", "share"]
+    assert len(rows) == 8
+    assert rows[1].split()[:3] == ["1", "2", "InvertedResidualv3"]
+    assert rows[1].split()[-2] == f"{found.rows(network[1])[1]:.3f}"
+    assert f"{found.rest:.3f}" in rest
+    assert total.startswith(
+        f"{found.ms:.3f} ms for a batch of 1, {found.profiled_ms:.3f} ms while it was profiled, 20 runs"
+    )
+    assert found.device.fingerprint in device
+
+
+def test_the_command_line_says_it(
+    tmp_path, capsys: pytest.CaptureFixture[str], network: tuple[bytes, at.Architecture]
+) -> None:
+    model, path = build(network[1]).eval(), tmp_path / "model.safetensors"
+    preprocess = Preprocess((32, 32), 3, "resize", None, (0.5,) * 3, (0.25,) * 3)
+    metrics = {"loss": 1.0, "accuracy": 0.5, "f1": 0.5}
+    save(path, model, classes="abc", preprocess=preprocess, metrics=metrics, recipe=Recipe(), data={}, epoch=1)
+    assert main(["profile", str(path), "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert sum(row["ms"] for row in plain["rows"]) + plain["rest"] == pytest.approx(plain["ms"])
+    assert plain["rows"][1]["n"] == 2
+    assert plain["device"]["threads"] == 1
+    assert main(["profile", str(path), "--runtime", "torch"]) == 1
+    assert "'torch' does not tell what each row takes\nhint: onnxruntime does" in capsys.readouterr().err
 
 
 def test_times_that_are_more_than_the_run_are_scaled_to_it(

@@ -19,6 +19,7 @@ from archtuna.space import MOST_NETWORKS
 
 if TYPE_CHECKING:
     from archtuna.bench import Replay
+    from archtuna.profiles import Profile
     from archtuna.repeats import Run
     from archtuna.sensitivity import Sensitivity
     from archtuna.space import SearchSpace
@@ -128,6 +129,35 @@ def _brief(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_brief, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def profiled(architecture: Architecture, found: Profile) -> dict[str, Any]:
+    """Return what ``archtuna profile --json`` prints: the layer table with milliseconds and their share."""
+    rows = [
+        line | {"ms": ms, "share": ms / found.ms}
+        for line, ms in zip(layers(architecture), found.rows(architecture), strict=True)
+    ]
+    return {"key": architecture.key, "rows": rows, **found.to_dict()}
+
+
+def profile_lines(architecture: Architecture, found: Profile) -> list[str]:
+    """Return the layer table with the milliseconds that each row takes, as text."""
+    header = ("idx", "n", "module", "arguments", "out", "params", "macs", "ms", "share")
+    body = [
+        (
+            str(r["idx"]), str(r["n"]), r["module"], _arguments(r["arguments"]), shape(r["out"]),
+            f"{r['params']:,}", f"{r['macs']:,}", f"{r['ms']:.3f}", f"{r['share']:.0%}",
+        )
+        for r in profiled(architecture, found)["rows"]
+    ]  # fmt: skip
+    between = ("", "", "the runtime itself", "", "", "", "", f"{found.rest:.3f}", f"{found.rest / found.ms:.0%}")
+    where = found.device
+    threads = f"{where.threads} thread{'s' if where.threads > 1 else ''}"
+    return [
+        *columns(header, [*body, between], left=("module", "arguments")),
+        f"{found.ms:.3f} ms for a batch of {where.batch}, {found.profiled_ms:.3f} ms while it was profiled, {found.runs} runs",
+        f"{where.processor}, {where.runtime}, {threads}; device {where.fingerprint}",
+    ]
 
 
 def facts(architecture: Architecture) -> dict[str, Any]:

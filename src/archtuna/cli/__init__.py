@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import deploy, devices, networks, runs, searching, spaces
+from archtuna.cli import deploy, devices, networks, profiling, runs, searching, spaces
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -44,6 +44,7 @@ COMMANDS = (
     networks.predict,
     deploy.export,
     deploy.latency,
+    profiling.profile,
     deploy.card,
     devices.device,
     runs.bench,
