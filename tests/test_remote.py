@@ -61,7 +61,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 def pi4() -> Iterator[Target]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ARCHTUNA_DEVICE_TOKEN", SECRET)
-        process, target = started("--seconds", "6", "--memory-mb", "2000", "--model-mb", "20")
+        process, target = started("--seconds", "8", "--memory-mb", "2000", "--model-mb", "20")
     yield target
     ended(process)
 
@@ -142,7 +142,7 @@ def test_other_paths_and_words_are_refused(pi4: Target) -> None:
     ("content", "says"),
     [
         (b"garbage" * 99, "this is no ONNX model"),
-        (endless(), "took longer than 6 s to measure"),
+        pytest.param(endless(), "took longer than 8 s to measure", marks=pytest.mark.slow),
         (gigantic(folded=True), "does not run in ONNX Runtime|ended the process"),
         (gigantic(folded=False), "does not run in ONNX Runtime|ended the process"),
         (model_of([], [elsewhere()]).SerializeToString(), "keeps weights in other files"),
@@ -167,18 +167,28 @@ def test_one_measures_at_a_time_and_the_others_wait(pi4: Target, caplog: pytest.
     assert "pi4: the device measures for somebody else: again in a moment" in caplog.text
 
 
+@contextlib.contextmanager
+def busy(target: Target) -> Iterator[None]:
+    """Let a device measure what never ends, for a client that then hangs up."""
+    body = request(endless())
+    head = f"POST /measure HTTP/1.0\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port_of(target))) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(0.5)
+        yield
+
+
 def test_a_device_that_stays_busy_is_one_error(pi4: Target) -> None:
-    thread = threading.Thread(target=waits, args=(pi4,))
-    thread.start()
-    time.sleep(1.5)
-    with pytest.raises(LatencyError, match=r"pi4: the device measures for somebody else\nhint: wait for it"):
+    with busy(pi4), pytest.raises(LatencyError, match=r"pi4: the device measures for somebody else\nhint: wait for it"):
         quick(pi4, patience=0)
-    thread.join()
 
 
-def waits(target: Target) -> None:
-    with contextlib.suppress(LatencyError):
-        quick(target, endless())
+def test_a_client_that_hangs_up_ends_its_measurement(pi4: Target) -> None:
+    begun = time.monotonic()
+    with busy(pi4):
+        pass
+    assert quick(pi4).ms > 0
+    assert time.monotonic() - begun < 8, "it would have had 8 seconds"
 
 
 def test_an_upload_that_is_cut_leaves_the_device_free(pi4: Target) -> None:
@@ -186,17 +196,6 @@ def test_an_upload_that_is_cut_leaves_the_device_free(pi4: Target) -> None:
     with socket.create_connection(("127.0.0.1", port_of(pi4))) as connection:
         connection.sendall(head.encode() + bytes(1_000))
     assert quick(pi4).ms > 0
-
-
-def test_a_client_that_hangs_up_ends_its_measurement(pi4: Target) -> None:
-    body = request(endless())
-    head = f"POST /measure HTTP/1.0\r\nAuthorization: Bearer {SECRET}\r\nContent-Length: {len(body)}\r\n\r\n"
-    begun = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port_of(pi4))) as connection:
-        connection.sendall(head.encode() + body)
-        time.sleep(1)
-    assert quick(pi4).ms > 0
-    assert time.monotonic() - begun < 5.5, "it would have had 6 seconds"
 
 
 class Proxy:
