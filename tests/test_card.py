@@ -126,6 +126,10 @@ def test_its_figures_are_those_of_the_checkpoint_and_its_pictures(text, checkpoi
     assert any("by their loss the epoch" in line for line in seen)
 
 
+def test_it_promises_the_same_bits_where_nothing_stands_against_that(text):
+    assert any("they come out again to the last bit" in line for line in read(text))
+
+
 def test_it_names_no_folder_of_this_machine(text, searched):
     assert str(searched[1]) not in text
 
@@ -233,6 +237,16 @@ def test_what_an_older_checkpoint_did_not_record_is_said(tmp_path, photos):
     assert "OMP_NUM_THREADS" not in commands(read_header(place))
 
 
+def test_a_checkpoint_that_somebody_saved_with_hardly_anything_has_a_card(tmp_path, photos):
+    header = read_header(a_checkpoint(tmp_path / "a.safetensors", photos))
+    model = at.load(tmp_path / "a.safetensors")
+    save(tmp_path / "b.safetensors", model, classes=header.classes, preprocess=model.preprocess, metrics={}, recipe=Recipe(),
+         data={"val": 0.1}, epoch=1)  # fmt: skip
+    text = card(tmp_path / "b.safetensors")
+    assert "model-index" not in yaml.safe_load(text.split("---\n", 2)[1])
+    assert any("How its pictures were split was not recorded (seed, test)" in line for line in read(text))
+
+
 def test_what_makes_another_training_differ_is_said(tmp_path, photos):
     conditions = {"fraction": 1.0, "seed": 0, "kept_by": "f1", "device": "cuda:0", "threads": 4}
     header = read_header(a_checkpoint(tmp_path / "a.safetensors", photos, training=conditions))
@@ -245,6 +259,7 @@ def test_what_makes_another_training_differ_is_said(tmp_path, photos):
     assert commands(foreign).count("--import 'my blocks'") == 2
     on_cpu = replace(header, data={**header.data, "training": {**conditions, "device": "cpu"}})
     assert doubts(on_cpu) == []
+    assert not any("to the last bit" in line for line in read(card(tmp_path / "a.safetensors")))
 
 
 def test_a_file_that_is_no_checkpoint_is_the_checkpoints_error(tmp_path):

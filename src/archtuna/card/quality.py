@@ -21,7 +21,8 @@ PAIRS = 5
 
 def data(subject: Subject) -> list[str]:
     header = subject.header
-    lines = ["## Data", "", f"Pictures: {inline(pictures_name(header))}, fingerprint `{header.data['fingerprint']}`."]
+    known = inline(header.data.get("fingerprint", "unknown"))
+    lines = ["## Data", "", f"Pictures: {inline(pictures_name(header))}, fingerprint {known}."]
     if subject.pictures is None:
         return [*lines, subject.missing, "", f"Classes: {', '.join(map(inline, header.classes))}."]
     data, split = subject.pictures
@@ -49,12 +50,12 @@ def metrics(subject: Subject) -> list[str]:
     lines = [
         "## Metrics",
         "",
-        f"Validation pictures chose: by their {kept_by} the epoch, and, in a search, the network. Their figures are better "
-        "than those of new pictures for that. Test pictures chose nothing, and report.",
+        f"Validation pictures chose: by their {inline(kept_by)} the epoch, and, in a search, the network. Their figures are "
+        "better than those of new pictures for that. Test pictures chose nothing, and report.",
         "",
     ]
     if not subject.answers:
-        recorded = [(name, f"{value:.4f}") for name, value in subject.header.metrics.items()]
+        recorded = [(inline(name), f"{value:.4f}") for name, value in subject.header.metrics.items()]
         return [*lines, *table(("metric", "validation, as recorded"), recorded), "", subject.missing]
     rows: list[tuple[str, ...]] = [
         ("accuracy", *(_share(one.matrix) for one in subject.answers)),

@@ -19,26 +19,35 @@ if TYPE_CHECKING:
 
 
 def front_matter(subject: Subject) -> list[str]:
-    part, found = "validation", subject.header.metrics
-    if subject.answers:
-        told = subject.answers[-1]
-        part, found = PARTS[told.part], {"accuracy": accuracy(told.matrix), "f1": macro_f1(told.matrix)}
-    name, names = quoted(pictures_name(subject.header)), {"accuracy": "Accuracy", "f1": "Macro F1"}
     return [
         "---",
         "# license: the choice of whoever publishes this model",
         "library_name: archtuna",
         "pipeline_tag: image-classification",
         "tags: [image-classification, pytorch, archtuna, neural-architecture-search]",
-        "metrics: [accuracy, f1]",
+        *_results(subject),
+        "---",
+    ]
+
+
+def _results(subject: Subject) -> list[str]:
+    part, found = "validation", dict(subject.header.metrics)
+    if subject.answers:
+        told = subject.answers[-1]
+        part, found = PARTS[told.part], {"accuracy": accuracy(told.matrix), "f1": macro_f1(told.matrix)}
+    known = {key: words for key, words in (("accuracy", "Accuracy"), ("f1", "Macro F1")) if key in found}
+    if not known:
+        return []
+    name = quoted(pictures_name(subject.header))
+    return [
+        f"metrics: [{', '.join(known)}]",
         "model-index:",
         f"- name: {quoted(_title(subject.header))}",
         "  results:",
         "  - task: {type: image-classification, name: Image classification}",
         f"    dataset: {{name: {name}, type: {name}, split: {part}}}",
         "    metrics:",
-        *(f"    - {{type: {key}, name: {words}, value: {found[key]:.6f}}}" for key, words in names.items()),
-        "---",
+        *(f"    - {{type: {key}, name: {words}, value: {found[key]:.6f}}}" for key, words in known.items()),
     ]
 
 
@@ -126,17 +135,25 @@ def _machine(conditions: dict[str, Any]) -> str:
 
 
 def again(subject: Subject) -> list[str]:
-    header = subject.header
-    recorded = ", ".join(f"{name} {value:.6f}" for name, value in header.metrics.items())
+    header, title = subject.header, "## Training it again"
+    missing = [name for name in ("seed", "val", "test") if name not in header.data]
+    if missing:
+        return [
+            title,
+            "",
+            f"How its pictures were split was not recorded ({', '.join(missing)}), so no command can be given.",
+        ]
+    found, against = ", ".join(f"{inline(name)} {value:.6f}" for name, value in header.metrics.items()), doubts(header)
+    words = "" if against else " With these versions, on a processor of this kind, they come out again to the last bit."
     return [
-        "## Training it again",
+        title,
         "",
         f"With the file below as `{FILE}`, these commands train this network on the same pictures and measure it on the "
-        f"validation pictures. It had {recorded}; on a CPU of this kind, with these versions, it has them again.",
+        f"validation pictures, where it had {found}.{words}",
         "",
         *fence(commands(header), "sh"),
         "",
         *fence(search_file(header), "yaml"),
         "",
-        *(f"- {doubt}" for doubt in doubts(header)),
+        *(f"- {doubt}" for doubt in against),
     ]

@@ -28,7 +28,7 @@ def search_file(header: Header) -> str:
     size = f"input_size: {_size(header.preprocess)}"
     network = re.sub(r"(?m)^input_size: .*$", size, header.architecture.to_yaml(), count=1)
     lines = [f"{name}: {_flow(values)}\n" for name, values in sections.items()]
-    return "".join([network, *lines, f"objectives: [{conditions['kept_by']}]\n"])
+    return "".join([network, *lines, f"objectives: [{json.dumps(conditions['kept_by'])}]\n"])
 
 
 def conditions_of(header: Header) -> dict[str, Any]:
@@ -45,8 +45,8 @@ def commands(header: Header) -> str:
     """Return the commands that train the network of ``FILE`` and measure it, for a shell."""
     conditions = conditions_of(header)
     imports = [f"--import {shlex.quote(module)}" for module in sorted({*header.architecture.origins.values()})]
-    threads = [f"OMP_NUM_THREADS={conditions['threads']}"] if conditions["threads"] else []
-    device = [f"--device {conditions['device']}"] if conditions["device"] else []
+    threads = [f"OMP_NUM_THREADS={int(conditions['threads'])}"] if conditions["threads"] else []
+    device = [f"--device {shlex.quote(conditions['device'])}"] if conditions["device"] else []
     where = f"--data {shlex.quote(pictures_name(header))} --out {RUN} --quiet"
     search = ["archtuna search", FILE, where, *device, *imports]
     evaluate = ["archtuna evaluate", f"{RUN}/checkpoints/0.safetensors", *imports]
