@@ -6,6 +6,7 @@ is one ``Part``. What a runtime folds away is left out: batch norms behind convo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -78,10 +79,7 @@ def _sample(shape: Shape) -> Any:
 def _size(shape: Shape) -> int:
     if shape and isinstance(shape[0], tuple):
         return sum(map(_size, shape))
-    size = 1
-    for side in shape:
-        size *= side
-    return size
+    return math.prod(shape)
 
 
 class _Trace(TorchDispatchMode):
@@ -120,7 +118,8 @@ class _Trace(TorchDispatchMode):
             kind = _form(args)
             self._convolved[id(output)] = (kind, output)
         elif source is not None and len(read) == 1 and written[0].shape == read[0].shape:
-            kind = f"{name} of {source[0]}"
+            # Whether an activation is computed at once with the convolution depends on that one's channels, not on its form.
+            kind = f"{name} of {_CONVOLUTION}{''.join(source[0].partition(',')[1:])}"
         elif read[0].dim() == 4:
             kind = f"{name}{_odd(read[0].shape[1])}"
         shapes = [tuple(one.shape[1:]) for one in (*read, *written)]
@@ -138,13 +137,11 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _form(args: Sequence[Any]) -> str:
     """Return which kind of convolution the arguments of one ask for."""
-    weight, groups = args[1], args[8]
-    kernel = "x".join(map(str, weight.shape[2:]))
-    if groups == 1:
-        return f"convolution {kernel}{_odd(weight.shape[1], weight.shape[0])}"
-    if groups == args[0].shape[1]:
-        return f"depthwise convolution {kernel}{_odd(groups, weight.shape[0])}"
-    return f"grouped convolution {kernel}{_odd(weight.shape[1], weight.shape[0])}"
+    channels, weight, groups = args[0].shape[1], args[1], args[8]
+    form = "convolution" if groups == 1 else "depthwise convolution" if groups == channels else "grouped convolution"
+    size = "1x1" if math.prod(weight.shape[2:]) == 1 else "kxk"
+    into = channels if groups == channels else weight.shape[1]
+    return f"{form} {size}{_odd(into, weight.shape[0])}"
 
 
 def _odd(*channels: int) -> str:
