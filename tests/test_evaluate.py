@@ -20,6 +20,7 @@ from archtuna.evaluate import (
     load_evaluator,
 )
 from archtuna.objective import objectives_of
+from archtuna.settings import DeploySettings
 from archtuna.space import SearchSpace
 from archtuna.training import evaluate_batches
 from searches import SPACE, TWO, instant, pictures
@@ -176,3 +177,25 @@ def test_a_diverging_training_is_a_trial_error(data: Data) -> None:
     with pytest.raises(TrialError, match="loss became") as caught:
         list(trained(data).evaluate(candidate))
     assert caught.value.reason == "nan"
+
+
+def test_with_int8_the_values_are_those_of_the_quantised_network_and_weights_stay_float(tmp_path: Path) -> None:
+    from archtuna.answers import evaluate_onnx
+    from archtuna.calibration import calibration_batches
+    from archtuna.exports import artefact
+    from archtuna.proving import proof_of
+
+    data = Data.open(pictures(tmp_path))
+    evaluator = TrainEvaluator(data, data.split(), objectives=F1, device="cpu", deploy=DeploySettings(precision="int8"))
+    *before, end = evaluator.evaluate(SearchSpace.read(TWO).default())
+    assert all(set(progress.best) == {"loss", "accuracy", "f1"} for progress in before)
+    own = {name.removeprefix("float_"): value for name, value in end.best.items() if name.startswith("float_")}
+    assert end.save is not None
+    end.save(tmp_path / "a.safetensors", {})
+    assert checkpoint.read_header(tmp_path / "a.safetensors").metrics == own
+    model = checkpoint.load(tmp_path / "a.safetensors")
+    again = artefact(model, precision="int8", calibration=calibration_batches(tmp_path / "a.safetensors"))
+    proof = proof_of(tmp_path / "a.safetensors")
+    found = evaluate_onnx(again.content, proof.batches, classes=3)
+    assert {name: end.best[name] for name in found} == found
+    assert found["loss"] != own["loss"]

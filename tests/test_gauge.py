@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from archtuna import agent, latency, measuring
 from archtuna.architecture import Architecture
+from archtuna.driver import search
 from archtuna.errors import LatencyError
 from archtuna.exports import artefact
 from archtuna.gauge import HERE, Gauge, Reading, untrained
 from archtuna.settings import DeploySettings
 from archtuna.space import SearchSpace
+from searches import arguments
 
 ROWS = """
 input_channel: 3
@@ -30,6 +40,16 @@ def network(n: int = 2) -> Architecture:
     return SearchSpace.read(ROWS.replace("{n}", str(n))).default().architecture
 
 
+@pytest.fixture(autouse=True, scope="module")
+def steady() -> Iterator[None]:
+    """A machine that is believed however busy the tests keep it, and short measurements."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(latency, "QUIET", 1e9)
+        patch.setattr(latency, "WARM_UP_SECONDS", 0.01)
+        patch.setattr(latency, "ROUND_SECONDS", 0.001)
+        yield
+
+
 @pytest.fixture(scope="module")
 def reading() -> Reading:
     names = ["latency_ms", "size_mb"]
@@ -37,7 +57,9 @@ def reading() -> Reading:
 
 
 def test_it_tells_latency_and_size_with_interval_and_device(reading: Reading) -> None:
-    assert reading.bytes == len(artefact(untrained(network()), "onnx").content) == round(1e6 * reading.values["size_mb"])
+    assert (
+        reading.bytes == len(artefact(untrained(network()), "onnx").content) == round(1e6 * reading.values["size_mb"])
+    )
     told = reading.latencies[HERE]
     assert 0 < told["low"] <= told["ms"] == reading.values["latency_ms"] <= told["high"]
     assert told["device"]["runtime"].startswith("onnxruntime")
@@ -89,6 +111,49 @@ def test_a_device_that_nobody_named_is_one_error() -> None:
 
 
 def test_energy_that_a_machine_does_not_tell_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archtuna.agent.energy_counters", lambda *_: [])
-    with pytest.raises(LatencyError, match="this machine does not tell how much energy it takes\nhint: leave energy_mj out"):
+    monkeypatch.setattr("archtuna.agent.energy_counters", lambda *_: nullcontext([]))
+    with pytest.raises(
+        LatencyError, match="this machine does not tell how much energy it takes\nhint: leave energy_mj out"
+    ):
         Gauge(["energy_mj"], DeploySettings()).read(network(), patience=300)
+
+
+# --- in a search -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pi4(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[str]]:
+    """A device by the name pi4: an agent on loopback."""
+    secret = "a secret of many characters"
+    process = subprocess.Popen(
+        [sys.executable, agent.__file__, "serve", "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, agent.TOKEN: secret},
+    )  # fmt: skip
+    assert process.stdout is not None
+    url = process.stdout.readline().split()[-1]
+    monkeypatch.setenv("ARCHTUNA_DEVICES", json.dumps({"pi4": {"url": url}}))
+    monkeypatch.setenv(agent.TOKEN, secret)
+    yield process
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@pytest.mark.slow
+def test_a_search_measures_on_a_device_of_ones_own_and_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pi4: subprocess.Popen[str]
+) -> None:
+    monkeypatch.setenv("ARCHTUNA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    monkeypatch.setattr(measuring, "PROBES", 3)
+    given: dict[str, Any] = {"objectives": ["f1", "latency_ms", "latency_ms@pi4"], "trials": 1}
+    study = search(**arguments(tmp_path, **given))
+    for trial in study.trials():
+        assert trial.reading is not None
+        here, there = trial.reading["latencies"][HERE], trial.reading["latencies"]["pi4"]
+        assert (trial.values["latency_ms"], trial.values["latency_ms@pi4"]) == (here["ms"], there["ms"])
+        assert here["fingerprint"] == there["fingerprint"], "which is the same machine here"
+    pi4.terminate()
+    pi4.wait(20)
+    monkeypatch.setenv("ARCHTUNA_DEVICES", "{}")
+    with pytest.raises(LatencyError, match="pi4"):
+        search(**arguments(tmp_path, **{**given, "trials": 2}))

@@ -109,7 +109,7 @@ def test_a_busy_machine_is_asked_again_and_not_believed(
     caplog.set_level("INFO", "archtuna")
     found = measure(reference_model(), sleep=waited.append)
     assert waited == [module.PAUSE, 2 * module.PAUSE]
-    assert caplog.text.count("the machine is too busy to measure") == 2
+    assert caplog.text.count("the machine is too busy to measure") == 1, "said once a measurement"
     assert (found.ms, found.reference_ms, found.drift) == (2.0, 1.0, 0.0)
     scripted(monkeypatch, [WILD])
     with pytest.raises(LatencyError, match="too busy to measure: the same network's time moves by 100%"):

@@ -243,21 +243,13 @@ def test_what_is_only_expected_breaks_a_limit_in_spite_of_its_doubt() -> None:
 
 def test_the_first_networks_are_the_files_own_the_extremes_and_random_ones() -> None:
     space = SearchSpace.read(SPACE)
-    found = first_networks(space)
+    found = first_networks(space, 8)
     assert len(found) == len({a.key for a in found}) == 8
     ends = dict.fromkeys(c.architecture.key for c in (space.default(), space.smallest(), space.largest()))
     assert [a.key for a in found[: len(ends)]] == list(ends)
-    assert (
-        len(
-            first_networks(
-                SearchSpace.read(
-                    SPACE.replace("8|16|24, 1|3|5", "8, 1").split("  - any")[0]
-                    + "  - [1, Flatten, []]\n  - [1, Linear, [3]]\n"
-                )
-            )
-        )
-        == 1
-    )
+    one = SPACE.replace("8|16|24, 1|3|5", "8, 1").split("  - any")[0]
+    only = SearchSpace.read(f"{one}  - [1, Flatten, []]\n  - [1, Linear, [3]]\n")
+    assert len(first_networks(only, 8)) == 1
 
 
 def test_people_see_what_was_measured(tmp_path: Path, readings: Readings, capsys: pytest.CaptureFixture) -> None:

@@ -224,7 +224,8 @@ def _believed(
                 f"{place} is too busy to measure: the same network's time moves by {drift:.0%}",
                 hint="end what else runs on it, or pass a longer patience",
             )
-        log.info("%s is too busy to measure (%.0f %% of drift): again in a moment", place, 100 * drift)
+        if attempt == 1:
+            log.info("%s is too busy to measure (%.0f %% of drift): waiting for a quiet moment", place, 100 * drift)
         sleep(PAUSE * min(attempt, 5))
 
 

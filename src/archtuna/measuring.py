@@ -121,7 +121,7 @@ class Measuring:
 
     def _probed(self) -> dict[str, Any]:
         """Measure the study's first networks."""
-        networks = first_networks(self.study.space())
+        networks = first_networks(self.study.space(), PROBES)
         log.info("measuring %d networks, to know how long networks take", len(networks))
         probes: list[dict[str, Any]] = []
         devices: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def _described(latency: Mapping[str, Any]) -> dict[str, Any]:
     return {"fingerprint": latency["fingerprint"], "described": words, **device}
 
 
-def first_networks(space: SearchSpace, count: int = PROBES) -> list[Architecture]:
+def first_networks(space: SearchSpace, count: int) -> list[Architecture]:
     """Return networks to measure before anything is known: the default, the extremes, and random ones, each once."""
     draws, found = random.Random(0), dict[str, Architecture]()
     ways = [space.default, space.smallest, space.largest, *[lambda: space.random(draws)] * (4 * count)]
