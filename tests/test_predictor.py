@@ -100,6 +100,25 @@ def test_a_part_that_was_measured_on_its_own_is_known() -> None:
     assert deviation / mean < without.predict(network_)[1][0] / wanted
 
 
+def test_parts_that_take_next_to_nothing_do_not_mislead() -> None:
+    seen, ms = networks(30, seed=2)
+    tiny = [([one], true_ms(one)) for one in sorted({p for net in seen for p in net}, key=true_ms)[:60]]
+    assert tiny[30][1] < 0.05 * np.median(ms)
+    others, truth = networks(200, seed=3)
+    with_tiny, without = (
+        np.abs(Predictor.fit(seen, ms, parts=parts).predict(others)[0] / truth - 1) for parts in (tiny, [])
+    )
+    assert with_tiny.mean() < without.mean()
+
+
+def test_a_network_that_takes_no_time_is_no_outlier() -> None:
+    seen, ms = networks(30, seed=2)
+    fitted = Predictor.fit([*seen, seen[0][:1]], [*ms, 0.0])
+    others, truth = networks(200, seed=3)
+    assert np.median(np.abs(fitted.predict(others)[0] / truth - 1)) < 0.1
+    assert np.isfinite(fitted.error())
+
+
 def test_a_kind_that_was_never_seen_is_doubted(fitted: Predictor) -> None:
     known = network(random.Random(5))
     unknown = tuple(replace(one, key=("new", one.key), kind="new") for one in known)

@@ -97,7 +97,7 @@ class _Counts:
 # --- what numbers say --------------------------------------------------------------------------------
 
 
-def _coefficients(seen: _Counts, ms: np.ndarray) -> np.ndarray:
+def _coefficients(seen: _Counts, ms: np.ndarray, floor: float) -> np.ndarray:
     """Return milliseconds for one of each number, and for each part, whatever its kind; all above zero.
 
     Few on purpose: coefficients for each kind fit any ten networks exactly, and say nothing of the eleventh. Those that fit
@@ -105,10 +105,11 @@ def _coefficients(seen: _Counts, ms: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import nnls
 
-    columns = (seen.counts @ _design(seen)) / ms[:, None]
+    scale = np.maximum(ms, floor)
+    columns = (seen.counts @ _design(seen)) / scale[:, None]
     used = columns.any(axis=0)
     even = np.divide(1.0, columns.mean(axis=0) * used.sum(), out=np.zeros(len(used)), where=used)
-    return (1 - EVEN) * nnls(columns * even, np.ones(len(ms)))[0] * even + EVEN * even
+    return (1 - EVEN) * nnls(columns * even, ms / scale)[0] * even + EVEN * even
 
 
 def _design(counted: _Counts) -> np.ndarray:
@@ -133,10 +134,11 @@ def _features(counted: _Counts, ms: np.ndarray) -> np.ndarray:
 
 
 # Amplitudes as standard deviations, relative to what the roofline says: of everything; of kinds; of a kind's coefficients; of
-# parts of a kind by their numbers, at each length; of single parts; of whole networks by their numbers; of a measurement.
-_PRIOR = np.log(np.array([0.3, 0.7, 0.5, *[0.3] * len(LENGTHS), 0.1, 0.1, 0.05]) ** 2)
+# parts of a kind by their numbers, at each length; of single parts; of whole networks by their numbers; of a
+# network's measurement; of a part's.
+_PRIOR = np.log(np.array([0.3, 0.7, 0.5, *[0.3] * len(LENGTHS), 0.1, 0.1, 0.05, 0.2]) ** 2)
 _SPREAD = np.full(len(_PRIOR), 2.0)
-_BOUNDS = [(-16.0, 3.0)] * (len(_PRIOR) - 1) + [(-11.5, 0.0)]
+_BOUNDS = [(-16.0, 3.0)] * (len(_PRIOR) - 2) + [(-11.5, 0.0)] * 2
 
 
 def _loss(p: np.ndarray, kernels: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
@@ -179,10 +181,10 @@ class Predictor:
         self._known = len(self._kinds)
         self._place = {part: i for i, part in enumerate(self._seen.parts)}
         floor = FLOOR * np.median(ms)
-        self._roofline = _coefficients(self._seen, np.maximum(times, floor))
+        self._roofline = _coefficients(self._seen, times, floor)
         self._shares, scale = self._shared(self._seen, floor)
         self._floor, self._features = floor, _features(self._seen, scale)[: len(ms)]
-        y = times / scale - 1.0
+        y = times / scale - _sums(self._shares)
         kernels = self._kernels(y)
         self.amplitudes = _tuned(kernels, y) if amplitudes is None else amplitudes
         kernel = np.tensordot(np.exp(self.amplitudes), kernels, 1) + JITTER * np.eye(len(y))
@@ -212,10 +214,11 @@ class Predictor:
         amplitudes = np.exp(self.amplitudes)
         features = _alike(_features(counted, scale), self._features, SPAN)
         cross = shares @ self._links(counted)
-        cross[:, : len(self._features)] += amplitudes[-2] * features
+        cross[:, : len(self._features)] += amplitudes[-3] * features
         explained = solve_triangular(self._factor, cross.T, lower=True)
-        variance = self._prior(counted, shares) + amplitudes[-2] + amplitudes[-1] - (explained**2).sum(axis=0)
-        mean = np.maximum(1.0 + cross @ self._weights, LEAST)
+        variance = self._prior(counted, shares) + amplitudes[-3] + amplitudes[-2] - (explained**2).sum(axis=0)
+        straight = _sums(shares)
+        mean = np.maximum(straight + cross @ self._weights, LEAST * straight)
         return scale * mean, scale * np.sqrt(np.maximum(variance, 1e-8))
 
     def errors(self) -> np.ndarray:
@@ -228,7 +231,9 @@ class Predictor:
         for one in range(fold.max() + 1):
             kept, left = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
             others = Predictor([self._networks[i] for i in kept], self._ms[kept], self._measured, self.amplitudes)
-            off[left] = others.predict([self._networks[i] for i in left])[0] / self._ms[left] - 1.0
+            off[left] = (
+                others.predict([self._networks[i] for i in left])[0] / np.maximum(self._ms[left], self._floor) - 1.0
+            )
         return off
 
     def error(self, share: float = 0.9) -> float:
@@ -248,18 +253,19 @@ class Predictor:
         n, kernels = len(self._features), [self._shares @ one for one in self._cross(self._seen)]
         whole = np.zeros((len(y), len(y)))
         whole[:n, :n] = _alike(self._features, self._features, SPAN)
-        return np.array([*kernels, whole, np.eye(len(y))])
+        is_network = np.arange(len(y)) < n
+        return np.array([*kernels, whole, np.diag(1.0 * is_network), np.diag(1.0 * ~is_network)])
 
     def _cross(self, counted: _Counts) -> np.ndarray:
         """Return the covariance of parts with what was measured: amplitudes (of parts) × parts × measurements."""
         found = np.zeros((4 + len(LENGTHS), len(counted.parts), self._shares.shape[0]))
-        found[0] = np.asarray(self._shares.sum(axis=1)).ravel()
+        found[0] = _sums(self._shares)
         seen_mix, mix = self._mix(self._seen), self._mix(counted)
         for kind in np.unique(counted.kinds):
             mine, theirs = counted.kinds == kind, np.flatnonzero(self._seen.kinds == kind)
             if len(theirs):
                 shares = self._shares[:, theirs]
-                found[1, mine] = np.asarray(shares.sum(axis=1)).ravel()
+                found[1, mine] = _sums(shares)
                 found[2, mine] = mix[mine] @ (shares @ seen_mix[theirs]).T
                 for i, length in enumerate(LENGTHS):
                     found[3 + i, mine] = (shares @ _alike(self._seen.logs[theirs], counted.logs[mine], length)).T
@@ -276,7 +282,7 @@ class Predictor:
 
     def _links(self, counted: _Counts) -> np.ndarray:
         """Return the covariance of parts with what was measured: parts × measurements."""
-        return np.tensordot(np.exp(self.amplitudes[:-2]), self._cross(counted), 1)
+        return np.tensordot(np.exp(self.amplitudes[:-3]), self._cross(counted), 1)
 
     def _prior(self, counted: _Counts, shares: Any) -> np.ndarray:
         """Return the variance of each network's sum of parts before anything was measured."""
@@ -292,7 +298,12 @@ class Predictor:
         alike += sum(a[3 + i] / (1 + apart / (2 * length**2)) for i, length in enumerate(LENGTHS))
         alike += a[3 + len(LENGTHS)] * (one == other)
         within = np.bincount(row[one], share[one] * share[other] * alike, shares.shape[0])
-        return a[0] * np.asarray(shares.sum(axis=1)).ravel() ** 2 + within
+        return a[0] * _sums(shares) ** 2 + within
+
+
+def _sums(shares: Any) -> np.ndarray:
+    """Return the sum of each row of a sparse matrix."""
+    return np.asarray(shares.sum(axis=1)).ravel()
 
 
 def _pairs(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
