@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from archtuna.files import Place
 
 PICTURES = 256
-"""How many suffice: more changed no accuracy (docs/int8.md)."""
+"""How many suffice: four times as many gained nothing (benchmarks/results/int8.md)."""
 
 BATCH = 32
 """Pictures at once; every activation of a batch is in memory."""
