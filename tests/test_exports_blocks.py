@@ -1,5 +1,6 @@
 """Every block of the zoo in every format."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ PREPROCESS = Preprocess((16, 16), 3, "resize", None, (0.5, 0.4, 0.3), (0.2, 0.2,
 QUICK = ("module", "torchscript")
 SLOW = [name for name in FORMATS if name not in QUICK and FORMATS[name].missing() is None]
 GROUPS = [COVERED[i : i + 5] for i in range(0, len(COVERED), 5)]
+REFUSED = [(name, format) for name in COVERED for format in BLOCKS[name].unexportable]
 SUFFIX = {name: format.suffixes[0] for name, format in FORMATS.items()}
 
 
@@ -44,6 +46,9 @@ def test_every_block_survives_a_checkpoint_and_quick_formats(tmp_path: Path, blo
 @pytest.mark.parametrize("format", SLOW)
 @pytest.mark.parametrize("blocks", GROUPS, ids="-".join)
 def test_every_block_exports_to_every_format_that_is_installed(tmp_path: Path, blocks: list[str], format: str) -> None:
+    blocks = [name for name in blocks if (name, format) not in REFUSED]
+    if not blocks:
+        pytest.skip("the blocks say that they cannot be exported so")
     network = network_with(*blocks)
     assert {*blocks} <= {row.module for row in network.architecture.rows}
     assert export(network, tmp_path / f"a{SUFFIX[format]}").max_difference < 1e-5
@@ -52,6 +57,21 @@ def test_every_block_exports_to_every_format_that_is_installed(tmp_path: Path, b
 
         nodes = onnx.load(tmp_path / "a.onnx").graph.node
         assert not [node.name for node in nodes if node.op_type == "BatchNormalization"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("block", "format"), REFUSED)
+def test_what_a_block_says_of_formats_is_so(tmp_path: Path, block: str, format: str, monkeypatch) -> None:
+    network = network_with(block)
+    assert [name for _, name in unsupported(network.architecture, format)] == [block]
+    if FORMATS[format].missing() is not None:
+        pytest.skip(f"{format} is not installed")
+    with pytest.raises(ExportError, match=rf"row \d+ \({block}\) cannot be exported to {FORMATS[format].title}"):
+        export(network, tmp_path / f"a{SUFFIX[format]}")
+    # Allowed all the same, it does fail: what a later version can, it is then told to be able to.
+    monkeypatch.setitem(BLOCKS._entries, block, replace(BLOCKS[block], unexportable=()))
+    with pytest.raises(ExportError, match="export failed"):
+        export(network, tmp_path / f"a{SUFFIX[format]}")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +97,7 @@ def chain(*blocks: str) -> Architecture:
 
 
 def test_blocks_say_which_formats_cannot_hold_them() -> None:
+    assert unsupported(chain("Conv", "GlobalMaxPool"), "executorch") == [(1, "GlobalMaxPool")]
     architecture = chain("Identity", "PreTrained", "Flatten")
     assert unsupported(architecture, "module") == [(1, "PreTrained")]
     assert unsupported(architecture, "onnx") == []

@@ -59,7 +59,7 @@ class GlobalAvgPool(nn.AdaptiveAvgPool2d):
         super().__init__(output_size)
 
 
-@block(repeat="once")
+@block(repeat="once", unexportable=("executorch",))  # Its operator is not among those that every backend has.
 class GlobalMaxPool(nn.AdaptiveMaxPool2d):
     """Largest value of the whole map, or of each of a grid of ``output_size`` cells a side."""
 
