@@ -1,9 +1,11 @@
 import pytest
 
 from archtuna.checkpoint import read_header
+from archtuna.driver import search
 from archtuna.errors import DataError, StudyError
-from archtuna.final import Final, evaluate_checkpoint, knee_checkpoint, train_in_full
+from archtuna.final import Final, evaluate_checkpoint, evaluate_deployed, knee_checkpoint, train_in_full
 from pictures import folder
+from searches import TWO, pictures
 
 
 @pytest.mark.slow
@@ -56,3 +58,20 @@ def test_spread_is_mean_and_sample_deviation(tmp_path):
     final = Final(tmp_path, {}, {}, runs)
     assert final.spread("test", "f1") == (pytest.approx(0.6), pytest.approx(0.1414, abs=1e-3))
     assert Final(tmp_path, {}, {}, runs[:1]).spread("test", "f1") == (0.5, 0.0)
+
+
+@pytest.mark.slow
+def test_a_search_for_int8_ends_in_a_report_of_the_quantised_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("ARCHTUNA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    given = {"objectives": ["f1", "size_mb"], "target": "onnx-int8", "trials": 1, "training": {"epochs": 1}}
+    study = search(TWO, pictures(tmp_path), out=tmp_path / "run", **given)
+    (trial,) = study.front()
+    assert trial.values["f1"] == trial.metrics["f1"]
+    assert "float_f1" in trial.metrics
+    assert trial.values["size_mb"] == trial.reading["bytes"] / 1e6
+    final = train_in_full(study, trial.number, epochs=2)
+    deployed = evaluate_deployed(final.checkpoint, study.spec.deployment, split="test")
+    assert {name: final.test[name] for name in deployed} == deployed
+    assert final.test["float_loss"] == pytest.approx(evaluate_checkpoint(final.checkpoint, split="test")["loss"])
+    assert final.test["loss"] != final.test["float_loss"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from archtuna.evaluate import Progress
     from archtuna.files import Place
     from archtuna.metrics import Tally
+    from archtuna.settings import DeploySettings
     from archtuna.study import Study
 
 SPLITS = ("train", "val", "test")
@@ -54,7 +55,8 @@ def train_in_full(
 ) -> Final:
     """Train the network of a trial on all training pictures and report on the test pictures.
 
-    Validation pictures choose the epoch and the seed; the test pictures choose nothing.
+    Validation pictures choose the epoch and the seed; the test pictures choose nothing. Where the study is for networks in
+    another precision, the metrics are those of the exported network, and its own stand beside them as ``float_f1`` and so on.
 
     Args:
         study: which has the trial.
@@ -70,7 +72,7 @@ def train_in_full(
         DataError: these are other pictures, or there are no test pictures.
         TrialError: training failed.
     """
-    from archtuna.evaluate import TrainEvaluator
+    from archtuna.evaluate import FLOAT, TrainEvaluator
     from archtuna.recipe import Recipe
     from archtuna.space import Candidate
 
@@ -86,6 +88,7 @@ def train_in_full(
         fit=study.spec.data["fit"],
         via=study.space().largest_input_size(),
         device=device,
+        deploy=study.spec.deployment,
     )
     best = next(o for o in study.objectives if o.kind == "quality")
     runs: list[dict[str, Any]] = []
@@ -102,8 +105,11 @@ def train_in_full(
         path = study.folder / "trained" / f"{number}-seed{seed}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
         progress.save(path, {"number": number, "values": dict(trial.values), "seed": seed})
-        test = evaluate_checkpoint(path, data=pictures, split="test", device=device)
-        runs.append({"seed": seed, "val": dict(progress.best), "test": _metrics(test)})
+        test = _metrics(evaluate_checkpoint(path, data=pictures, split="test", device=device))
+        if study.spec.deployment.converts:
+            own = {f"{FLOAT}{name}": value for name, value in test.items()}
+            test = {**evaluate_deployed(path, study.spec.deployment, data=pictures, split="test"), **own}
+        runs.append({"seed": seed, "val": dict(progress.best), "test": test})
         paths.append(path)
     chosen = min(range(len(runs)), key=lambda i: best.sign * runs[i]["val"][best.name])
     kept = study.folder / "trained" / f"{number}.safetensors"
@@ -111,6 +117,34 @@ def train_in_full(
     for path in paths:
         path.unlink(missing_ok=True)
     return Final(kept, runs[chosen]["val"], runs[chosen]["test"], tuple(runs))
+
+
+def evaluate_deployed(
+    path: str | Place, deploy: DeploySettings, *, data: Any = None, split: str = "val"
+) -> dict[str, float]:
+    """Return loss, accuracy and F1 of a checkpoint's network as it is deployed, on one part of the split of its study.
+
+    Args:
+        path: the checkpoint.
+        deploy: in which precision its network is exported, as ONNX.
+        data: where the pictures are, should they have moved.
+        split: ``train``, ``val`` or ``test``.
+
+    Raises:
+        CheckpointError: the file is no checkpoint.
+        DataError: these are other pictures than it was trained on, or that part is empty.
+        ExportError: the network does not export.
+    """
+    from archtuna.answers import evaluate_onnx
+    from archtuna.calibration import calibration_batches
+    from archtuna.checkpoint import load
+    from archtuna.exports import artefact
+    from archtuna.proving import proof_of
+
+    pictures = calibration_batches(path, data=data) if deploy.precision == "int8" else None
+    proof = proof_of(path, data=data, split=split)
+    content = artefact(load(path), "onnx", precision=deploy.precision, calibration=pictures).content
+    return evaluate_onnx(content, proof.batches, classes=proof.classes)
 
 
 def evaluate_checkpoint(
