@@ -11,7 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from archtuna.errors import LatencyError
-from archtuna.predictor import _PRIOR, Part, Predictor, _Counts, _design, _loss, _pairs
+from archtuna.predictor import _PRIOR, MOST, Part, Predictor, _Counts, _design, _loss, _pairs
 
 KINDS = ("convolution", "depthwise", "pool")
 SPEED = {"convolution": 1e-6, "depthwise": 8e-6, "pool": 0.0}
@@ -109,6 +109,20 @@ def test_parts_that_take_next_to_nothing_do_not_mislead() -> None:
         np.abs(Predictor.fit(seen, ms, parts=parts).predict(others)[0] / truth - 1) for parts in (tiny, [])
     )
     assert with_tiny.mean() < without.mean()
+
+
+def test_what_was_measured_in_a_network_does_not_flatter_the_error_of_its_prediction() -> None:
+    seen, ms = networks(24, seed=2, noise=0.3)
+    own = [Part(("own", i), "convolution", (1e5, 1e4)) for i in range(len(seen))]
+    seen = [(*network_, one) for network_, one in zip(seen, own, strict=True)]
+    parts = [((one,), 0.5 * total) for one, total in zip(own, ms, strict=True)]
+    assert Predictor.fit(seen, 1.5 * ms, parts=parts).error() > 0.1
+
+
+def test_only_so_many_parts_on_their_own_are_learnt_from() -> None:
+    seen, ms = networks(10, seed=2)
+    parts = [((part("pool", 0.0, float(i)),), 1e-3 * i) for i in range(2_000)]
+    assert len(Predictor.fit(seen, ms, parts=parts)._measured) == MOST
 
 
 def test_a_network_that_takes_no_time_is_no_outlier() -> None:

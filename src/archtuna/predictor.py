@@ -24,6 +24,9 @@ FEWEST = 3
 """Networks below which nothing can be said."""
 
 FOLDS = 10
+MOST = 300
+"""Parts on their own that are learnt from: those that take longest, because a fit takes the cube of their number."""
+
 UNSEEN = 1.0
 """By which share of itself the time of a kind may be off that was never seen."""
 
@@ -203,7 +206,8 @@ class Predictor:
         Raises:
             LatencyError: fewer than three networks, times that are none or not theirs, or parts of differently many numbers.
         """
-        return cls(networks, _checked(networks, ms, parts), parts, None)
+        times = _checked(networks, ms, parts)
+        return cls(networks, times, sorted(parts, key=lambda one: -one[1])[:MOST], None)
 
     def predict(self, networks: Sequence[Parts]) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation, in milliseconds, of what measurements of networks would say."""
@@ -224,13 +228,17 @@ class Predictor:
     def errors(self) -> np.ndarray:
         """Return by how much the prediction of each measured network is off, as a share of what it took.
 
-        Each is predicted from the networks of nine other tenths, by their own roofline, with the amplitudes of all.
+        Each is predicted from nine other tenths of the networks, by their own roofline, with the amplitudes of all. Of what
+        was measured on its own only that counts which is in these: the rest may have been measured in the network itself.
         """
         n = len(self._ms)
         off, fold = np.empty(n), np.arange(n) % min(n, FOLDS)
         for one in range(fold.max() + 1):
             kept, left = np.flatnonzero(fold != one), np.flatnonzero(fold == one)
-            others = Predictor([self._networks[i] for i in kept], self._ms[kept], self._measured, self.amplitudes)
+            networks = [self._networks[i] for i in kept]
+            theirs = set().union(*networks)
+            measured = [one for one in self._measured if theirs.issuperset(one[0])]
+            others = Predictor(networks, self._ms[kept], measured, self.amplitudes)
             off[left] = (
                 others.predict([self._networks[i] for i in left])[0] / np.maximum(self._ms[left], self._floor) - 1.0
             )
