@@ -204,3 +204,12 @@ def test_what_nothing_can_be_learnt_from_is_one_error() -> None:
         Predictor.fit([*seen, (Part("odd", "odd", (1.0,)),)], [*ms, 1.0])
     with pytest.raises(LatencyError, match="parts have no numbers"):
         Predictor.fit([(), (), ()], [1.0, 2.0, 3.0])
+
+
+def test_one_network_is_expected_to_take_what_it_is_predicted_to() -> None:
+    seen, ms = networks(30, seed=5)
+    others, _ = networks(20, seed=6)
+    strange = (Part("never seen", "strange", tuple(3.0 for _ in seen[0][0].numbers)),)
+    predictor = Predictor.fit(seen, ms)
+    for network in [*seen, *others, [*others[0], *strange]]:
+        assert predictor.expect(network) == pytest.approx(float(predictor.predict([network])[0][0]), rel=1e-9)

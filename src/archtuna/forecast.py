@@ -55,9 +55,8 @@ class Forecast:
         if architecture.key not in self._cache:
             if len(self._cache) >= REMEMBERED:
                 self._cache.clear()
-            parts = [self.parts_of(architecture)]
-            found = {name: float(self._predictors[name].predict(parts)[0][0]) for name in self.names}
-            self._cache[architecture.key] = found
+            parts = self.parts_of(architecture)
+            self._cache[architecture.key] = {name: self._predictors[name].expect(parts) for name in self.names}
         return self._cache[architecture.key]
 
     def error(self, name: str) -> float:

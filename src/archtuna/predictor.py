@@ -24,7 +24,7 @@ FEWEST = 3
 """Networks below which nothing can be said."""
 
 FOLDS = 10
-MOST = 300
+MOST = 500
 """Parts on their own that are learnt from: those that take longest, because a fit takes the cube of their number."""
 
 UNSEEN = 1.0
@@ -193,6 +193,7 @@ class Predictor:
         kernel = np.tensordot(np.exp(self.amplitudes), kernels, 1) + JITTER * np.eye(len(y))
         self._factor = np.linalg.cholesky(kernel)
         self._weights = cho_solve((self._factor, True), y)
+        self._terms: dict[Part, tuple[float, ...]] = {}
 
     @classmethod
     def fit(cls, networks: Sequence[Parts], ms: Sequence[float], *, parts: Measured = ()) -> Predictor:
@@ -224,6 +225,31 @@ class Predictor:
         straight = _sums(shares)
         mean = np.maximum(straight + cross @ self._weights, LEAST * straight)
         return scale * mean, scale * np.sqrt(np.maximum(variance, 1e-8))
+
+    def expect(self, network: Parts) -> float:
+        """Return the mean that ``predict`` gives for one network, without its deviation, and at once: for every candidate.
+
+        It is a sum over parts, of which each is looked at once.
+        """
+        counts = Counter([*network, *self._whole])
+        self._look_at([part for part in counts if part not in self._terms])
+        terms = np.array([self._terms[part] for part in counts])
+        n = np.fromiter(counts.values(), float, len(counts))
+        total, shift = n @ terms[:, 0], n @ (terms[:, 0] * terms[:, 1])
+        scale = max(total, self._floor)
+        features = np.concatenate([[np.log(scale)], np.log1p(np.append(n @ terms[:, 2:], n.sum()))])
+        alike = _alike(features[None], self._features, SPAN)[0]
+        whole = np.exp(self.amplitudes[-3]) * (alike @ self._weights[: len(alike)])
+        return float(scale * max((total + shift) / scale + whole, LEAST * total / scale))
+
+    def _look_at(self, parts: Sequence[Part]) -> None:
+        """Note of each part its time by the roofline, by which share of that it is off, and its numbers."""
+        if not parts:
+            return
+        counted = _Counts([parts], dict(self._kinds))
+        times, shares = _design(counted) @ self._roofline, self._links(counted) @ self._weights
+        for part, time, share, numbers in zip(counted.parts, times, shares, counted.numbers, strict=True):
+            self._terms[part] = (time, share, *numbers)
 
     def errors(self) -> np.ndarray:
         """Return by how much the prediction of each measured network is off, as a share of what it took.
