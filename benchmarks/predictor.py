@@ -1,0 +1,377 @@
+"""How well latencies are predicted from a few measured networks: on devices of NAS-Bench-201, and on this machine.
+
+    python benchmarks/predictor.py record FILE [--networks 300] [--size 64] [--passes 1] [--busy]
+    python benchmarks/predictor.py report [--table nasbench201.npz] [--record FILE] [--seeds 20] [--out FILE]
+
+``record`` measures random networks of the classic space, one line of JSON a measurement, and goes on where it stopped.
+Networks are untrained, their batch norms settled on random pictures, and exported as ``archtuna export`` does. ``--busy`` is
+for a machine that others use: seconds of the thread itself, which nothing interrupts, beside the reference's. ``report`` fits
+to some of the measured networks, drawn at random, and predicts 200 others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from archtuna.architecture import Architecture
+from archtuna.costs import costs_of
+from archtuna.errors import ArchtunaError
+from archtuna.latency import exported, measure, reference_model
+from archtuna.parts import parts_of, parts_of_units
+from archtuna.predictor import Part, Predictor
+from archtuna.profiles import profile
+from archtuna.space import SearchSpace
+from archtuna.starter import starter
+
+RESULTS = Path(__file__).parent / "results" / "predictor.md"
+MEASURED = (10, 30, 100, 200)
+OTHERS = 200
+BUSY_RUNS = 25
+PROFILED = 20
+
+
+# --- recording ---------------------------------------------------------------------------------------
+
+
+def networks(count: int, size: int | None) -> Iterator[Architecture]:
+    """Yield random networks of the classic space within its own limits, always the same."""
+    space = SearchSpace.read(starter(classes=10, space="classic", input_size=size))
+    draws, seen = random.Random(0), set()
+    while len(seen) < count:
+        network = space.random(draws).architecture
+        costs = costs_of(network)
+        if network.key not in seen and all(costs[limit.name] <= limit.bound for limit in space.settings.limits):
+            seen.add(network.key)
+            yield network
+
+
+def record(file: Path, count: int, size: int | None, passes: int, busy: bool) -> None:
+    """Measure each network in every pass, those of a pass one after the other."""
+    from archtuna.gauge import untrained
+
+    done = defaultdict(int)
+    for line in lines(file):
+        done[line["key"]] += 1
+    models: dict[str, bytes] = {}
+    with file.open("a", encoding="utf-8") as out:
+        for number in range(passes):
+            for network in networks(count, size):
+                if done[network.key] > number:
+                    continue
+                if network.key not in models:
+                    models[network.key] = exported(untrained(network), ".onnx")
+                line = measured(models[network.key], network, busy)
+                if line is not None:
+                    print(json.dumps(line), file=out, flush=True)
+                    print(number, network.key, f"{line['ms']:.3f} ms", flush=True)
+
+
+def measured(content: bytes, network: Architecture, busy: bool) -> dict[str, Any] | None:
+    """Return what is written of one measurement; None where the machine was too busy."""
+    try:
+        ms, reference = busily(content) if busy else believed(content)
+        found = profile(content, network, runs=PROFILED)
+    except ArchtunaError as error:
+        print(network.key, error.message, flush=True)
+        return None
+    return {
+        "key": network.key, "architecture": network.to_dict(), "ms": ms, "reference_ms": reference,
+        "units": list(found.units), "profiled_ms": found.ms, "busy": busy, "device": found.device.fingerprint,
+    }  # fmt: skip
+
+
+def believed(content: bytes) -> tuple[float, float]:
+    found = measure(content)
+    return found.ms, found.reference_ms
+
+
+def busily(content: bytes) -> tuple[float, float]:
+    """Return the milliseconds of this thread for a run of a model, and for one of the reference beside it."""
+    runs = [session_of(model) for model in (content, reference_model())]
+    times: tuple[list[float], list[float]] = ([], [])
+    for i in range(BUSY_RUNS + 3):
+        for run, found in zip(runs, times, strict=True):
+            begun = time.thread_time()
+            run()
+            if i >= 3:
+                found.append(1e3 * (time.thread_time() - begun))
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def session_of(content: bytes) -> Callable[[], Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+    feed = {source.name: np.random.default_rng(0).standard_normal((1, *source.shape[1:]), dtype=np.float32)}
+    return lambda: session.run(None, feed)
+
+
+def lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+
+
+# --- scoring -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good the predictions of other networks are.
+
+    Attributes:
+        spearman: rank correlation with what was measured.
+        median, ninth: relative error that half, and nine of ten, stay within.
+        within: share of networks predicted within 10 %.
+        covered: share within two standard deviations of the prediction.
+        known: relative error that nine of ten stay within, by the predictor's own word.
+        seconds: that the fit took.
+    """
+
+    spearman: float
+    median: float
+    ninth: float
+    within: float
+    covered: float
+    known: float
+    seconds: float
+
+
+def score(
+    parts: Sequence[Sequence[Part]], ms: np.ndarray, seen: np.ndarray, others: np.ndarray, blocks: Any = ()
+) -> Score:
+    """Fit to some networks and predict others."""
+    begun = time.process_time()
+    fitted = Predictor.fit([parts[i] for i in seen], ms[seen], parts=blocks)
+    seconds = time.process_time() - begun
+    mean, deviation = fitted.predict([parts[i] for i in others])
+    off = np.abs(mean - ms[others]) / np.maximum(ms[others], 0.05 * np.median(ms))
+    return Score(
+        spearman=float(spearmanr(mean, ms[others])[0]), median=float(np.median(off)), ninth=float(np.quantile(off, 0.9)),
+        within=float(np.mean(off <= 0.1)), covered=float(np.mean(np.abs(mean - ms[others]) <= 2 * deviation)),
+        known=fitted.error(), seconds=seconds,
+    )  # fmt: skip
+
+
+def drawn(seed: int, total: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of measured networks, and of others to predict."""
+    places = np.random.default_rng(seed).permutation(total)
+    return places[:count], places[count:][:OTHERS]
+
+
+def spread(values: Sequence[float], digits: int = 3) -> str:
+    return f"{statistics.fmean(values):.{digits}f} ± {statistics.pstdev(values):.{digits}f}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+# --- NAS-Bench-201 -----------------------------------------------------------------------------------
+
+CELLS, WIDTHS, SIDES = 5, (16, 32, 64), (32, 16, 8)
+KERNELS = {"nor_conv_1x1": 1, "nor_conv_3x3": 9}
+
+
+def cells(data: Mapping[str, np.ndarray]) -> list[tuple[Part, ...]]:
+    """Return the parts of every network: each edge's operation, as it is in all cells together.
+
+    An edge that leads from the picture to nowhere, or from nowhere to the end, is another kind: some devices leave it out.
+    """
+    names, edges = [str(name) for name in data["op_names"]], [edge.split("<-") for edge in map(str, data["edges"])]
+    ends = [(int(source), int(target)) for target, source in edges]
+    found = []
+    for codes in data["ops"]:
+        used = useful([end for end, code in zip(ends, codes, strict=True) if names[code] != "none"])
+        found.append(tuple(cell_part(end, names[code], end in used) for end, code in zip(ends, codes, strict=True)))
+    return found
+
+
+def cell_part(end: tuple[int, int], name: str, used: bool) -> Part:
+    weights = [KERNELS.get(name, 0) * CELLS * width**2 for width in WIDTHS]
+    macs = sum(count * side**2 for count, side in zip(weights, SIDES, strict=True))
+    values = sum(CELLS * width * side**2 for width, side in zip(WIDTHS, SIDES, strict=True))
+    kind = name if used else f"{name}, unused"
+    return Part((end, kind), kind, (float(macs), float(sum(weights)), float(values)))
+
+
+def useful(edges: Sequence[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Return the edges on a way from node 0 to node 3."""
+    begun, ended = {0}, {3}
+    for _ in range(3):
+        begun |= {target for source, target in edges if source in begun}
+        ended |= {source for source, target in edges if target in ended}
+    return {(source, target) for source, target in edges if source in begun and target in ended}
+
+
+def devices(file: Path, seeds: int) -> list[str]:
+    """Return how well each device's latencies are ranked from 10, 30 and 100 networks."""
+    with np.load(file, allow_pickle=False) as data:
+        parts, names, ms = cells(data), [str(n) for n in data["latency_devices"]], data["latency_ms"].astype(float)
+        macs = data["flops_M"][:, 0]
+    rows, means = [], defaultdict(list)
+    for i, name in enumerate(names):
+        cell = [name]
+        for count in (10, 30, 100):
+            found = [device_score(parts, ms[:, i], seed, count) for seed in range(seeds)]
+            means[count].append(statistics.fmean(found))
+            cell.append(spread(found))
+        means[0].append(float(spearmanr(macs, ms[:, i])[0]))
+        rows.append([*cell, f"{means[0][-1]:.3f}"])
+        print(*rows[-1], flush=True)
+    mean = [f"**{statistics.fmean(means[count]):.3f}**" for count in (10, 30, 100, 0)]
+    return [
+        "## 27 devices of NAS-Bench-201",
+        "",
+        f"Spearman correlation of predicted with measured latencies of 3,000 other networks, n = {seeds} draws of measured "
+        "networks: mean ± standard deviation. Parts are the operations of the cell's six edges.",
+        "",
+        *table(
+            ["device", "10 measured", "30 measured", "100 measured", "MACs (and parameters)"], [*rows, ["mean", *mean]]
+        ),
+    ]
+
+
+def device_score(parts: Sequence[Sequence[Part]], ms: np.ndarray, seed: int, count: int) -> float:
+    places = np.random.default_rng(seed).permutation(len(ms))
+    seen, others = places[:count], places[count : count + 3_000]
+    mean, _ = Predictor.fit([parts[i] for i in seen], ms[seen]).predict([parts[i] for i in others])
+    return float(spearmanr(mean, ms[others])[0])
+
+
+# --- this machine ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Networks that were measured: parts, those of each block, milliseconds in each pass, those of each block."""
+
+    parts: list[tuple[Part, ...]]
+    units: list[list[tuple[Part, ...]]]
+    passes: list[list[float]]
+    blocks: list[np.ndarray]
+
+    @property
+    def ms(self) -> np.ndarray:
+        return np.array([statistics.median(times) for times in self.passes])
+
+    def noise(self) -> str:
+        pairs = [times[:2] for times in self.passes if len(times) > 1]
+        if not pairs:
+            return "Each network was measured once."
+        apart = np.array([abs(one / other - 1) for one, other in pairs])
+        count = statistics.median(map(len, self.passes))
+        return (
+            f"Two measurements of one network differ by {np.median(apart):.1%} in the median, and by less than 10 % for "
+            f"{np.mean(apart < 0.1):.0%} of networks; of {count:g} passes the median counts."
+        )
+
+    def observations(self, seen: np.ndarray) -> list[tuple[tuple[Part, ...], float]]:
+        """Return the distinct blocks of some networks, each with the mean of its milliseconds."""
+        found: dict[tuple[Any, ...], tuple[tuple[Part, ...], list[float]]] = {}
+        for i in seen:
+            for parts, ms in zip(self.units[i], self.blocks[i], strict=True):
+                if parts and ms > 0:
+                    found.setdefault(tuple(part.key for part in parts), (parts, []))[1].append(ms)
+        return [(parts, statistics.fmean(times)) for parts, times in found.values()]
+
+
+def read(file: Path) -> Recorded:
+    """Read measurements; where they were made on a busy machine, each in units of the reference beside it."""
+    by_key = defaultdict(list)
+    for line in lines(file):
+        by_key[line["key"]].append(line)
+    usual = statistics.median(line["reference_ms"] for found in by_key.values() for line in found)
+    found = Recorded([], [], [], [])
+    for every in by_key.values():
+        network = Architecture.from_dict(every[0]["architecture"])
+        times = [line["ms"] * (usual / line["reference_ms"] if line["busy"] else 1) for line in every]
+        shares = np.mean([np.array(line["units"]) / line["profiled_ms"] for line in every if line["units"]], axis=0)
+        found.parts.append(parts_of(network))
+        found.units.append(parts_of_units(network))
+        found.passes.append(times)
+        found.blocks.append(shares * statistics.median(times))
+    return found
+
+
+def here(file: Path, seeds: int) -> list[str]:
+    """Return how well latencies of this machine are predicted."""
+    recorded = read(file)
+    ms, first = recorded.ms, lines(file)[0]
+    rows = []
+    for count in (n for n in MEASURED if n + OTHERS <= len(ms)):
+        for profiled in (False, True):
+            found = []
+            for seed in range(seeds):
+                seen, others = drawn(seed, len(ms), count)
+                found.append(score(recorded.parts, ms, seen, others, recorded.observations(seen) if profiled else ()))
+            columns = [
+                spread([getattr(one, name) for one in found])
+                for name in ("within", "median", "ninth", "known", "covered", "spearman", "seconds")
+            ]
+            rows.append([str(count), "yes" if profiled else "no", *columns])
+            print(*rows[-1], flush=True)
+    header = [
+        "measured", "profiled too", "within 10 %", "half within", "nine of ten within", "by its own word",
+        "in 2 standard deviations", "Spearman", "seconds of a fit",
+    ]  # fmt: skip
+    how = "of the thread, beside the reference's, on a machine that others used" if first["busy"] else "of the clock"
+    return [
+        "## This machine, ONNX Runtime, classic space",
+        "",
+        f"{len(ms)} random networks of the classic space within its limits, {ms.min():.2f} to {ms.max():.1f} ms, one thread, "
+        f"a picture at a time; milliseconds {how}. {recorded.noise()} Of each draw {OTHERS} other networks are predicted; "
+        f"n = {seeds} draws: mean ± standard deviation.",
+        "",
+        *table(header, rows),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    one = verbs.add_parser("record")
+    one.add_argument("file", type=Path)
+    one.add_argument("--networks", type=int, default=300)
+    one.add_argument("--size", type=int, help="of pictures; the space searches it where none is given")
+    one.add_argument("--passes", type=int, default=1)
+    one.add_argument("--busy", action="store_true", help="for a machine that others use")
+    other = verbs.add_parser("report")
+    other.add_argument("--table", type=Path, help="nasbench201.npz")
+    other.add_argument("--record", type=Path, help="what `record` wrote")
+    other.add_argument("--seeds", type=int, default=20)
+    other.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if arguments.verb == "record":
+        record(arguments.file, arguments.networks, arguments.size, arguments.passes, arguments.busy)
+        return
+    text = [
+        "# Predicted latencies",
+        "",
+        f"Python {platform.python_version()}, {platform.machine()} CPU, {time.strftime('%Y-%m-%d')}. Made by "
+        "`python benchmarks/predictor.py report`.",
+    ]
+    if arguments.table is not None:
+        text += ["", *devices(arguments.table, arguments.seeds)]
+    if arguments.record is not None:
+        text += ["", *here(arguments.record, arguments.seeds)]
+    arguments.out.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
