@@ -213,3 +213,11 @@ def test_the_page_on_exports_has_every_format() -> None:
     page = (Path(__file__).parent.parent / "docs" / "exports.md").read_text()
     for suffix in SUFFIXES:
         assert f"`{suffix}`" in page.partition("## What is proved")[0]
+
+
+def test_means_over_whole_maps_are_pooling_in_onnx(tmp_path: Path, model: Network) -> None:
+    """In squeeze-and-excite gates too, where ONNX Runtime would change the layout of maps twice for each."""
+    export(model, tmp_path / "model.onnx")
+    found = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
+    assert found.count("GlobalAveragePool") == 2
+    assert "ReduceMean" not in found

@@ -31,6 +31,7 @@ def write(source: Source) -> Written:
     if found != opset:
         raise ExportError(f"the network cannot be written in opset {opset}: it came out in {found}")
     described = {"opset": json.dumps(found), "precision": json.dumps(precision.name)}
+    _pool_globally(model)
     _strip(model)
     model.metadata_props.update(source.description() | described)
     # Weights within the file: whoever moves one file has moved the model.
@@ -50,6 +51,32 @@ def _exported(source: Source, opset: int) -> Any:
         )  # fmt: skip
     assert program is not None
     return program.model
+
+
+def _pool_globally(model: Any) -> None:
+    """Write means over whole maps as the pooling that they are.
+
+    For a mean over axes ONNX Runtime leaves the layout in which it computes convolutions, and comes back to it afterwards, and it
+    has no whole numbers for it.
+    """
+    for node in model.graph:
+        if node.op_type == "ReduceMean" and _is_over_maps(node):
+            axes = node.inputs[1]
+            node.replace_input_with(1, None)
+            node.resize_inputs(1)
+            node.op_type = "GlobalAveragePool"
+            node.attributes.clear()
+            if not axes.uses():
+                model.graph.initializers.pop(axes.name, None)
+
+
+def _is_over_maps(node: Any) -> bool:
+    """Return whether a mean is over height and width of maps, and keeps both."""
+    maps, axes = node.inputs[0], node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] else None
+    keeps = node.attributes["keepdims"].value == 1 if "keepdims" in node.attributes else True
+    if axes is None or not keeps or maps.shape is None or len(maps.shape) != 4:
+        return False
+    return sorted(axis % 4 for axis in axes.numpy().tolist()) == [2, 3]
 
 
 def _strip(model: Any) -> None:
