@@ -312,6 +312,19 @@ def test_a_latency_is_told_with_its_device(checkpoint):
     assert MEASURED.device.fingerprint in line
 
 
+def test_a_latency_that_the_search_measured_is_told_with_its_device(checkpoint, tmp_path):
+    model, header = at.load(checkpoint), read_header(checkpoint)
+    save(
+        tmp_path / "a.safetensors", model, classes=header.classes, preprocess=model.preprocess, metrics=header.metrics,
+        recipe=Recipe(**header.recipe), data=header.data, epoch=header.epoch,
+        trial={"number": 1, "latencies": {"pi4": MEASURED.to_dict()}},
+    )  # fmt: skip
+    written = card(tmp_path / "a.safetensors")
+    (line,) = [line for line in read(written) if line.startswith("1.500 ms")]
+    assert MEASURED.device.fingerprint in line
+    assert "latencies" not in written
+
+
 # --- the command line -------------------------------------------------------------------------------
 
 

@@ -2,9 +2,13 @@
 
 import pytest
 
+from archtuna.architecture import Architecture
+from archtuna.costs import costs_of
 from archtuna.errors import LatencyError
 from archtuna.forecast import Forecast
+from archtuna.parts import parts_of as parts_of_network
 from archtuna.predictor import Part
+from archtuna.space import SearchSpace
 
 
 class Chain:
@@ -55,3 +59,22 @@ def test_a_reading_that_lacks_a_cost_teaches_nothing_and_too_few_are_an_error():
     forecast.learn(Chain(1), {"latency_ms": 1.0})
     with pytest.raises(LatencyError, match="fewer than|three|networks"):
         forecast.costs(Chain(2))
+
+
+def network(channels: int) -> Architecture:
+    rows = f"[[1, Conv, [{channels}, 3, 2]], [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [4]]]"
+    return SearchSpace.read(f"input_size: 16\nbackbone: {rows}\n").default().architecture
+
+
+def test_what_single_blocks_take_sharpens_what_is_expected():
+    """Networks alike in all but one block teach nothing of it; its own time does."""
+    plain, blockwise = (Forecast(["latency_ms"], parts_of_network) for _ in range(2))
+    for channels in (8, 16, 24, 48):
+        ms = costs_of(network(channels))["macs"] / 1e6
+        plain.learn(network(channels), {"latency_ms": ms + 5.0})
+        blockwise.learn(network(channels), {"latency_ms": ms + 5.0}, [ms, 4.0, 0.0, 1.0])
+    truth = costs_of(network(32))["macs"] / 1e6 + 5.0
+    off = [abs(forecast.costs(network(32))["latency_ms"] - truth) for forecast in (plain, blockwise)]
+    assert off[1] < 0.05 * truth
+    with pytest.raises(ValueError, match="zip"):
+        blockwise.learn(network(40), {"latency_ms": 1.0}, [1.0])

@@ -64,6 +64,9 @@ def test_it_tells_latency_and_size_with_interval_and_device(reading: Reading) ->
     assert 0 < told["low"] <= told["ms"] == reading.values["latency_ms"] <= told["high"]
     assert told["device"]["runtime"].startswith("onnxruntime")
     assert reading.seconds > 0
+    assert reading.units is not None
+    assert len(reading.units) == 6
+    assert reading.units[1] > reading.units[4], "a convolution of 32 channels, and flattening"
     assert reading.fingerprints == Gauge(["latency_ms"], DeploySettings()).fingerprints()
     assert reading.fingerprints != Gauge(["latency_ms"], DeploySettings(threads=2)).fingerprints()
 

@@ -20,7 +20,7 @@ from archtuna.data import Preprocess
 from archtuna.devices import quiet_machine
 from archtuna.errors import LatencyError, MissingExtraError
 from archtuna.exports import export
-from archtuna.latency import device, interval_of_median, measure, onnx_of, reference_model
+from archtuna.latency import Latency, device, interval_of_median, measure, onnx_of, reference_model
 from archtuna.model import build
 from archtuna.recipe import Recipe
 from archtuna.space import SearchSpace
@@ -170,3 +170,8 @@ def test_the_command_line_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "ms (" in out
     assert "for a batch of 4" in out
     assert "2 threads; device " in out
+
+
+def test_a_latency_is_read_again_from_plain_data(steady: None) -> None:
+    found = measure(reference_model(), rounds=3)
+    assert Latency.from_dict(json.loads(json.dumps(found.to_dict()))) == found

@@ -85,7 +85,9 @@ def test_every_objective_has_a_meaning():
 def test_what_is_measured_may_name_a_device():
     here, there = objectives_of(["f1", "latency_ms", "latency_ms@pi4"])[1:]
     assert (here.base, here.device, there.base, there.device) == ("latency_ms", None, "latency_ms", "pi4")
-    assert here.is_measured and there.is_measured and here != there
+    assert here.is_measured
+    assert there.is_measured
+    assert here != there
     assert there.meaning.endswith("on pi4")
     assert str(limit_of("latency_ms@pi4 <= 2.5")) == "latency_ms@pi4 <= 2.5"
     assert limit_of("energy_mj@my-phone.1<=3").violation({"energy_mj@my-phone.1": 6.0}) == 1.0

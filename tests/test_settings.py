@@ -53,7 +53,8 @@ def test_a_target_stands_for_a_format_and_a_precision():
     assert {name: deploy_of(target_of(name)).format for name in TARGETS} == {
         name: name.partition("-")[0] for name in TARGETS
     }
-    assert deploy_of(target_of("onnx-int8")).converts and not deploy_of(target_of("onnx")).converts
+    assert deploy_of(target_of("onnx-int8")).converts
+    assert not deploy_of(target_of("onnx")).converts
     with pytest.raises(SpecError, match=r"unknown target 'onnx-int9'\nhint: did you mean 'onnx-int8'"):
         target_of("onnx-int9")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,15 @@ class BlockTable:
         if self.fingerprint not in (None, here):
             raise LatencyError(f"times of device {here} do not belong among those of {self.fingerprint}")
         self.fingerprint = here
-        for key, parts, ms in zip(keys_of(architecture), parts_of_units(architecture), profile.units, strict=True):
+        self.note(architecture, profile.units)
+
+    def note(self, architecture: Architecture, units: Sequence[float]) -> None:
+        """Take note of the milliseconds of each copy of a block, on the table's device.
+
+        Raises:
+            ValueError: they are not as many as the copies.
+        """
+        for key, parts, ms in zip(keys_of(architecture), parts_of_units(architecture), units, strict=True):
             known = self.times.get(key)
             self.times[key] = BlockTime(ms, 1, parts) if known is None else known.with_another(ms)
 

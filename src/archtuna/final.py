@@ -104,7 +104,9 @@ def train_in_full(
             raise TrialError("training gave no epoch", reason="empty")
         path = study.folder / "trained" / f"{number}-seed{seed}.safetensors"
         path.parent.mkdir(parents=True, exist_ok=True)
-        progress.save(path, {"number": number, "values": dict(trial.values), "seed": seed})
+        note: dict[str, Any] = {"number": number, "values": dict(trial.values), "seed": seed}
+        note |= {"latencies": trial.reading["latencies"]} if trial.reading else {}
+        progress.save(path, note)
         test = _metrics(evaluate_checkpoint(path, data=pictures, split="test", device=device))
         if study.spec.deployment.converts:
             own = {f"{FLOAT}{name}": value for name, value in test.items()}

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from archtuna.architecture import Architecture
-from archtuna.predictor import Part, Predictor
+from archtuna.block_table import BlockTable
+from archtuna.predictor import Measured, Part, Predictor
 
 GROWTH = 1.1
 """A prediction is made anew when so many times the networks are known as at the last time."""
+
+BLOCKWISE = "latency_ms"
+"""The cost of which single blocks are known, too."""
 
 REMEMBERED = 20_000
 
@@ -30,13 +34,24 @@ class Forecast:
         self._predictors: dict[str, Predictor] = {}
         self._errors: dict[str, float] = {}
         self._cache: dict[str, dict[str, float]] = {}
+        self._table = BlockTable()
         self._fitted = 0
 
-    def learn(self, architecture: Architecture, values: Mapping[str, float]) -> None:
-        """Take note of what a network takes; of one that is known already nothing changes."""
+    def learn(
+        self, architecture: Architecture, values: Mapping[str, float], units: Sequence[float] | None = None
+    ) -> None:
+        """Take note of what a network takes; of one that is known already nothing changes.
+
+        Args:
+            architecture: the network.
+            values: by the cost's name.
+            units: milliseconds of each copy of a block on this machine, where they are known.
+        """
         if architecture.key not in self._values and all(name in values for name in self.names):
             self._values[architecture.key] = {name: float(values[name]) for name in self.names}
             self._parts.append(self.parts_of(architecture))
+            if units is not None:
+                self._table.note(architecture, units)
 
     def known(self, architecture: Architecture) -> Mapping[str, float] | None:
         """Return what a network was measured to take, or None."""
@@ -70,7 +85,12 @@ class Forecast:
         if self._predictors and len(self._parts) < GROWTH * self._fitted:
             return
         values = list(self._values.values())
-        self._predictors = {name: Predictor.fit(self._parts, [v[name] for v in values]) for name in self.names}
+        self._predictors = {
+            name: Predictor.fit(self._parts, [v[name] for v in values], parts=self._blocks(name)) for name in self.names
+        }
         self._fitted = len(self._parts)
         self._errors.clear()
         self._cache.clear()
+
+    def _blocks(self, name: str) -> Measured:
+        return self._table.measured() if name == BLOCKWISE else ()

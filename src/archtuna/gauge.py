@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 HERE = "this machine"
 """What the machine that a process runs on is called among devices; none of one's own can have such a name."""
 
+PROFILED = 22
+"""Runs with the runtime's profiler, to see what each block takes."""
+
 SETTLING = 8
 """Pictures that batch norms take their statistics from, so that no activation of an untrained network vanishes."""
 
@@ -39,12 +42,14 @@ class Reading:
         values: by the objective's name.
         latencies: by the device's name: what ``Latency.to_dict`` says, interval, device and fingerprint among it.
         bytes: of the exported network.
+        units: milliseconds of each copy of a block on this machine, where the runtime tells.
         seconds: that it took, the export included.
     """
 
     values: Mapping[str, float]
     latencies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     bytes: int | None = None
+    units: Sequence[float] | None = None
     seconds: float = 0.0
 
     @property
@@ -108,7 +113,8 @@ class Gauge:
         found = {name: self._latency(name, model, content, patience, sleep) for name in self.devices}
         values = {name: _value(name, found, size) for name in self.names}
         plain = {name: latency.to_dict() for name, latency in found.items()}
-        return Reading(values, plain, size, time.perf_counter() - begun)
+        units = self._units(architecture, content)
+        return Reading(values, plain, size, units, time.perf_counter() - begun)
 
     @property
     def exports(self) -> bool:
@@ -127,6 +133,18 @@ class Gauge:
 
         how = {**self._how(), "on": _target(name), "patience": patience, "sleep": sleep}
         return measure_model(model, **how) if content is None else measure(content, **how)
+
+    def _units(self, architecture: Architecture, content: bytes | None) -> list[float] | None:
+        """Return what each block takes here, by which others with the same blocks are predicted."""
+        deploy = self.deploy
+        if content is None or HERE not in self.devices or deploy.runtime != "onnxruntime" or deploy.converts:
+            return None
+        from archtuna.profiles import profile
+
+        found = profile(
+            content, architecture, batch=deploy.batch, threads=deploy.threads, provider=deploy.provider, runs=PROFILED
+        )
+        return [round(ms, 6) for ms in found.units]
 
     def _how(self) -> dict[str, Any]:
         """Return how networks are run, as ``archtuna.latency`` takes it."""

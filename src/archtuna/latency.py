@@ -102,6 +102,12 @@ class Latency:
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "fingerprint": self.device.fingerprint}
 
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Latency:
+        """Read what ``to_dict`` returned."""
+        told = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
+        return cls(**{**told, "device": Device(**plain["device"])})
+
 
 @dataclass(frozen=True)
 class _Timing:

@@ -99,7 +99,7 @@ class Measuring:
 
     def _learn(self, architecture: Architecture, reading: Reading) -> None:
         self._readings.setdefault(architecture.key, reading)
-        self.forecast.learn(architecture, reading.values)
+        self.forecast.learn(architecture, reading.values, reading.units)
 
     # the study's devices and first networks
 

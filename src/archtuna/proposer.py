@@ -83,12 +83,14 @@ class Proposal:
         candidate: its network and training values.
         costs: known before training.
         evaluation: what it claims, see ``claims``.
+        latencies: that its network was measured to have, by the device's name, as ``Latency.to_dict`` says.
     """
 
     trial_id: int
     candidate: Candidate
     costs: Mapping[str, float]
     evaluation: str
+    latencies: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

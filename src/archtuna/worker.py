@@ -413,7 +413,7 @@ class Worker:
         self.emit({"event": "measured", "number": lease.number, **reading.to_dict()})
         if verdict.reason is not None:
             raise Refused(verdict.reason)
-        return replace(proposal, costs=costs)
+        return replace(proposal, costs=costs, latencies=reading.latencies)
 
     def _reading(self, lease: Lease, proposal: Proposal) -> Reading | None:
         plain = lease.trial.user_attrs.get(Attr.READING)  # A worker that died had measured it.
@@ -520,6 +520,7 @@ class Worker:
         if progress.save and self._insist(deserves, what):
             self._saved = True
             note = {"study": self.study.name, "number": number, "values": named}
+            note |= {"latencies": proposal.latencies} if proposal.latencies else {}
             save = partial(progress.save, self.artifacts.staged(number, lease.take), note)
             self._with_files(lease, save, "is trained and has to keep its weights")
         attrs = {**(attrs or {}), Attr.RESULT: recorded(progress)}

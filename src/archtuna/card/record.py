@@ -90,12 +90,21 @@ def costs(subject: Subject) -> list[str]:
         ("activations alive at once for a picture, 32-bit floats", f"{costs['peak_memory_mb']:.3f} MB"),
         ("checkpoint file", f"{len(subject.content) / 1e6:.3f} MB"),
     ]
-    return ["## Costs", "", *table(("cost", "value"), rows), "", *_latency(subject.latency)]
+    return ["## Costs", "", *table(("cost", "value"), rows), "", *_latencies(subject)]
 
 
-def _latency(found: Latency | None) -> list[str]:
-    if found is None:
-        return ["How long it takes was not measured for this card."]
+def _latencies(subject: Subject) -> list[str]:
+    """Say how long the network takes, measured for the card, or in the search that it is from."""
+    if subject.latency is not None:
+        return _latency(subject.latency)
+    from archtuna.latency import Latency
+
+    noted = (subject.header.trial or {}).get("latencies", {}).values()
+    lines = [line for plain in noted for line in _latency(Latency.from_dict(plain))]
+    return lines or ["How long it takes was not measured."]
+
+
+def _latency(found: Latency) -> list[str]:
     where = found.device
     return [
         f"{found.ms:.3f} ms ({found.low:.3f} to {found.high:.3f}, median and {LEVEL:.0%} interval of {found.rounds} rounds) "
@@ -111,7 +120,7 @@ def training(subject: Subject) -> list[str]:
 
 def provenance(subject: Subject) -> list[str]:
     header, conditions = subject.header, conditions_of(subject.header)
-    trial = dict(header.trial or {})
+    trial = {name: value for name, value in (header.trial or {}).items() if name != "latencies"}
     values = ", ".join(f"{name} {number(value)}" for name, value in trial.pop("values", {}).items())
     rows = [
         ("SHA-256 of the checkpoint", f"`{hashlib.sha256(subject.content).hexdigest()}`"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def _run_export(arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     layers = _sensitivity(model, options["calibration"], proof) if arguments.sensitivity else []
     if arguments.json:
-        print_json(asdict(done) | ({"sensitivity": [asdict(one) for one in layers]} if layers else {}))
+        print_json(asdict(done) | ({"sensitivity": list(map(_plain, layers))} if layers else {}))
         return
     kind = f"{done.format} opset {done.opset}" if done.opset else done.format
     near = f"differs from the model by at most {done.max_difference:.1e}"
@@ -69,6 +70,10 @@ def _run_export(arguments: argparse.Namespace) -> None:
     print(_proved(done))
     if layers:
         print_lines(["", *report.sensitivity_lines(model.architecture, layers)])
+
+
+def _plain(one: Sensitivity) -> dict[str, Any]:
+    return asdict(one) | {"sqnr": one.sqnr if math.isfinite(one.sqnr) else None}
 
 
 def _sensitivity(model: Network, calibration: Any, proof: Proof | None) -> list[Sensitivity]:

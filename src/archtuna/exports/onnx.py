@@ -56,8 +56,8 @@ def _exported(source: Source, opset: int) -> Any:
 def _pool_globally(model: Any) -> None:
     """Write means over whole maps as the pooling that they are.
 
-    For a mean over axes ONNX Runtime leaves the layout in which it computes convolutions, and comes back to it afterwards, and it
-    has no whole numbers for it.
+    For a mean over axes ONNX Runtime leaves the layout in which it computes convolutions, and comes back to it afterwards; and
+    there are no whole numbers for it.
     """
     for node in model.graph:
         if node.op_type == "ReduceMean" and _is_over_maps(node):
