@@ -140,7 +140,7 @@ class _Tracer(TorchDispatchMode):
         reads = frozenset(map(self._buffer, known))
         # Results that share memory are one buffer.
         makes = tuple(map(self._new, {_storage(x): x for x in made}.values()))
-        self._steps.append(Step(name, reads, makes, tuple(self._buffers[s] for s in sorted(over))))
+        self._steps.append(Step(name, reads, makes, tuple(sorted(self._buffers[s] for s in over))))
 
     def _buffer(self, x: Tensor) -> int:
         return self._buffers[_storage(x)]
