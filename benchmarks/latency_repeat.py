@@ -1,10 +1,9 @@
-"""How far one network's latency moves from one measurement to the next, by how it is made of the rounds.
+"""How far one network's latency moves from one measurement to the next.
 
-    python benchmarks/latency_repeat.py [--repeats 20] [--rounds 101] [--pause 1] [--networks micro mobilenetv3] [--out FILE]
+    python benchmarks/latency_repeat.py [--repeats 20] [--pause 1] [--networks micro mobilenetv3 resnet] [--out FILE]
 
-The bar is a coefficient of variation under 3 % on an idle machine. Every measurement is a session of its own, as
-`archtuna latency` makes it; all estimators are taken from the same rounds. What the machine did meanwhile is stated: how far
-the reference network's quarters were apart, and how many measurements would have been believed.
+The bar is a coefficient of variation under 3 % on an idle machine. Every measurement is made as `archtuna latency` makes it;
+right after it as many rounds again are taken as they come, to show what counting only rounds at full speed is worth.
 """
 
 from __future__ import annotations
@@ -13,111 +12,79 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from archtuna import agent, latency
-from archtuna.latency import QUIET, ROUND_SECONDS, ROUNDS, WARM_UP_SECONDS, exported, reference_model
-from archtuna.model import build
+from archtuna.gauge import untrained
+from archtuna.latency import exported, reference_model
 from archtuna.space import SearchSpace
 from archtuna.starter import starter
 
 RESULTS = Path(__file__).parent / "results" / "latency_repeat.md"
 
-Rounds = tuple[np.ndarray, np.ndarray]
-ESTIMATORS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "median": lambda t, r: float(np.median(t)),
-    "lower quarter": lambda t, r: float(np.quantile(t, 0.25)),
-    "lower tenth": lambda t, r: float(np.quantile(t, 0.1)),
-    "smallest": lambda t, r: float(t.min()),
-    "median of the smallest of 3": lambda t, r: float(np.median(_blocks(t, 3).min(1))),
-    "median of the smallest of 5": lambda t, r: float(np.median(_blocks(t, 5).min(1))),
-    "median of ratios to the reference": lambda t, r: float(np.median(t / r)),
-    "ratio of medians": lambda t, r: float(np.median(t) / np.median(r)),
-    "ratio of lower quarters": lambda t, r: float(np.quantile(t, 0.25) / np.quantile(r, 0.25)),
-    "ratio of the smallest": lambda t, r: float(t.min() / r.min()),
-}
+
+def content_of(space: str) -> bytes:
+    return exported(untrained(SearchSpace.read(starter(classes=10, space=space)).default().architecture), ".onnx")
 
 
-def _blocks(values: np.ndarray, size: int) -> np.ndarray:
-    return values[: len(values) // size * size].reshape(-1, size)
+def variation(values: Sequence[float]) -> str:
+    return f"{100 * statistics.stdev(values) / statistics.mean(values):.1f} %"
 
 
-def variation(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / statistics.mean(values)
-
-
-def measured(content: bytes, repeats: int, rounds: int, pause: float) -> list[Rounds]:
+def as_they_come(content: bytes) -> float:
+    """Return the median milliseconds of as many rounds as an attempt has."""
     options = {
-        "batch": 1, "threads": 1, "provider": "CPUExecutionProvider",
-        "rounds": rounds, "warm_up": WARM_UP_SECONDS, "round_seconds": ROUND_SECONDS,
+        "batch": 1, "threads": 1, "provider": "CPUExecutionProvider", "rounds": latency.ROUNDS,
+        "warm_up": latency.WARM_UP_SECONDS, "round_seconds": latency.ROUND_SECONDS,
     }  # fmt: skip
-    found = []
+    with latency.quiet_machine():
+        return 1e3 * float(np.median(agent.timed(options, reference_model(), content)["times"]))
+
+
+def row(space: str, repeats: int, pause: float) -> str:
+    content, made, plain, seconds = content_of(space), [], [], []
     for _ in range(repeats):
-        with latency.quiet_machine():
-            answer = agent.timed(options, reference_model(), content)
-        found.append((np.array(answer["times"]), np.array(answer["references"])))
+        begun = time.monotonic()
+        made.append(latency.measure(content, patience=300))
+        seconds.append(time.monotonic() - begun)
+        plain.append(as_they_come(content))
         time.sleep(pause)
-    return found
-
-
-def drift(references: np.ndarray) -> float:
-    low, middle, high = np.quantile(references, [0.25, 0.5, 0.75])
-    return float((high - low) / middle)
-
-
-def table(name: str, found: list[Rounds], counts: Sequence[int]) -> list[str]:
-    first = [(t[:ROUNDS], r[:ROUNDS]) for t, r in found]
-    drifts = [drift(r) for _, r in first]
-    ms = [1e3 * float(np.median(t)) for t, _ in first]
-    believed = sum(one <= QUIET for one in drifts)
-    lines = [
-        f"**{name}**: {statistics.median(ms):.3f} ms in the median ({min(ms):.3f} to {max(ms):.3f});"
-        f" the reference's quarters were {100 * statistics.median(drifts):.1f} % apart in the median"
-        f" (up to {100 * max(drifts):.1f} %);"
-        f" {believed} of {len(found)} would have been believed.",
-        "",
-        "| what is made of the rounds | " + " | ".join(f"{n} rounds" for n in counts) + " | believed ones only |",
-        "|---|" + "---|" * (len(counts) + 1),
-    ]
-    for label, estimate in ESTIMATORS.items():
-        moved = [variation([estimate(t[:n], r[:n]) for t, r in found]) for n in counts]
-        quiet = [estimate(t, r) for (t, r), one in zip(first, drifts, strict=True) if one <= QUIET]
-        last = f"{100 * variation(quiet):.2f} %" if len(quiet) > 2 else "-"
-        lines.append(f"| {label} | " + " | ".join(f"{100 * one:.2f} %" for one in moved) + f" | {last} |")
-    return [*lines, ""]
+    ms = [one.ms for one in made]
+    print(space, variation(ms), variation(plain), flush=True)
+    cells = [
+        space, f"{statistics.median(ms):.3f} ms ({min(ms):.3f}–{max(ms):.3f})", f"**{variation(ms)}**",
+        variation([one.ratio for one in made]), variation(plain), f"{statistics.median(seconds):.1f} ({max(seconds):.1f})",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=101)
-    parser.add_argument("--pause", type=float, default=1.0, help="seconds between two measurements")
-    parser.add_argument("--networks", nargs="+", default=["micro", "mobilenetv3"], help="ready spaces")
+    parser.add_argument("--pause", type=float, default=1.0)
+    parser.add_argument("--networks", nargs="+", default=["micro", "mobilenetv3", "resnet"])
     parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    counts = [n for n in (11, ROUNDS, 61, 101, 201) if n <= arguments.rounds]
-    machine, loads = agent.describe(), " ".join(f"{one:.2f}" for one in os.getloadavg())
+    given = parser.parse_args()
+    load = " ".join(f"{value:.2f}" for value in os.getloadavg())
+    machine = agent.describe()
+    rows = [row(space, given.repeats, given.pause) for space in given.networks]
     lines = [
         "# One network measured again and again",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, {machine['runtime']}, torch {torch.__version__} for the export,"
-        f" one thread, batch 1, {time.strftime('%Y-%m-%d')}; n = {arguments.repeats} measurements each, {arguments.pause:g} s"
-        f" apart; load averages before them {loads}. Made by `python benchmarks/latency_repeat.py`.",
+        f"{machine['processor']}, {os.cpu_count()} cores, {machine['runtime']}, one thread, batch 1, {date.today()}; default "
+        f"networks of the ready spaces, n = {given.repeats} measurements each, {given.pause:g} s apart; load averages before "
+        f"them {load}. Made by `python benchmarks/latency_repeat.py`.",
         "",
-        "Coefficients of variation over the measurements; the last column is over those that would have been believed, of"
-        f" {ROUNDS} rounds.",
-        "",
+        "| network | median (range) | coefficient of variation | of the ratio to the reference "
+        "| of as many rounds as they come | seconds a measurement (most) |",
+        "|---|---|---|---|---|---|",
+        *rows,
     ]
-    for name in arguments.networks:
-        torch.manual_seed(0)
-        content = exported(build(SearchSpace.read(starter(space=name, classes=10)).default().architecture), ".onnx")
-        lines += table(name, measured(content, arguments.repeats, arguments.rounds, arguments.pause), counts)
-    arguments.out.write_text("\n".join(lines).rstrip() + "\n")
-    print("\n".join(lines))
+    given.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(module, "QUIET", 1e9)
+    monkeypatch.setattr(module, "FIRST", 1)
     for name in ("ARCHTUNA_DEVICES", "ARCHTUNA_DEVICE_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 

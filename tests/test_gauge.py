@@ -45,6 +45,7 @@ def steady() -> Iterator[None]:
     """A machine that is believed however busy the tests keep it, and short measurements."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(latency, "QUIET", 1e9)
+        patch.setattr(latency, "FIRST", 1)
         patch.setattr(latency, "WARM_UP_SECONDS", 0.01)
         patch.setattr(latency, "ROUND_SECONDS", 0.001)
         yield

@@ -7,12 +7,12 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from archtuna import full_speed
 from archtuna import latency as module
 from archtuna.checkpoint import save
 from archtuna.cli import main
@@ -59,6 +59,7 @@ def checkpoint(folder: Path, text: str) -> Path:
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is believed however busy the tests keep it."""
     monkeypatch.setattr(module, "QUIET", 1e9)
+    monkeypatch.setattr(module, "FIRST", 1)
 
 
 def test_a_larger_network_and_a_larger_batch_take_longer(tmp_path: Path, steady: None) -> None:
@@ -92,28 +93,63 @@ def test_the_interval_of_a_median_holds_it_as_often_as_it_says() -> None:
     assert interval_of_median([1.0, 2.0, 3.0]) == (1.0, 3.0)
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, references: list[list[float]]) -> Iterator[None]:
+N = module.ROUNDS
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, references: list[list[float]]) -> None:
+    """Let the reference take these seconds in the rounds of each attempt, and the network twice as many."""
     left = iter(references)
-    monkeypatch.setattr("archtuna.agent.compared", lambda *given: ([0.002] * 31, next(left)))
-    return left  # type: ignore[return-value]
+
+    def compared(*given: object) -> tuple[list[float], list[float]]:
+        found = next(left)
+        return [2 * seconds for seconds in found], found
+
+    monkeypatch.setattr("archtuna.agent.compared", compared)
 
 
-CALM, WILD = [0.001] * 31, [0.001, 0.002] * 15 + [0.001]
+FULL, SLOW = [0.001] * N, [0.002] * N
+MIXED = [*SLOW[: N - 11], *FULL[:11]]
+"""Ten rounds that have full speed before and after them."""
 
 
-def test_a_busy_machine_is_asked_again_and_not_believed(
+def test_only_rounds_at_full_speed_count_and_a_busy_machine_is_asked_again(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scripted(monkeypatch, [WILD, WILD, CALM])
+    scripted(monkeypatch, [MIXED, SLOW, SLOW, SLOW, SLOW, MIXED, MIXED])
     waited: list[float] = []
     caplog.set_level("INFO", "archtuna")
     found = measure(reference_model(), sleep=waited.append)
-    assert waited == [module.PAUSE, 2 * module.PAUSE]
+    assert waited == [module.PAUSE] * 6
+    assert (found.ms, found.reference_ms, found.ratio, found.rounds) == (2.0, 1.0, 2.0, 30)
     assert caplog.text.count("the machine is too busy to measure") == 1, "said once a measurement"
-    assert (found.ms, found.reference_ms, found.drift) == (2.0, 1.0, 0.0)
-    scripted(monkeypatch, [WILD])
-    with pytest.raises(LatencyError, match="too busy to measure: the same network's time moves by 100%"):
+
+
+def test_a_machine_that_stays_busy_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [FULL] * 4 + [SLOW])
+    measure(reference_model(), sleep=lambda seconds: None)
+    with pytest.raises(
+        LatencyError, match=rf"too busy to measure: it had full speed in 0 of {N} rounds\nhint: end what else"
+    ):
         measure(reference_model(), patience=-1)
+
+
+def test_on_a_device_that_nobody_knows_full_speed_is_looked_for_and_then_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[float] = []
+    scripted(monkeypatch, [SLOW, SLOW, SLOW, FULL, FULL, SLOW, FULL])
+    first = measure(reference_model(), sleep=waited.append)
+    assert (first.ms, len(waited)) == (2.0, 3), "the slow rounds before are no full speed, as the last shows"
+    assert (measure(reference_model(), sleep=waited.append).ms, len(waited)) == (2.0, 3)
+    assert (measure(reference_model(), sleep=waited.append).ms, len(waited)) == (2.0, 4)
+
+
+def test_a_device_that_became_slower_for_good_is_believed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [FULL] * 4 + [SLOW] * 4)
+    measure(reference_model(), sleep=lambda seconds: None)
+    now = time.time() + full_speed.FORGOTTEN + 1
+    monkeypatch.setattr("archtuna.full_speed.time.time", lambda: now)
+    assert measure(reference_model(), sleep=lambda seconds: None).ms == 4.0
 
 
 def test_only_one_measures_at_a_time(steady: None) -> None:

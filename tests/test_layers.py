@@ -21,7 +21,7 @@ ROWS = [
     ),
     ("evaluate", "gauge"),
     ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
-    ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "remote"),
+    ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "full_speed", "remote"),
     (
         *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
         *("equality", "operations", "buffers", "model"),

@@ -35,6 +35,7 @@ def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Devices that are believed however busy the tests keep them, and short measurements."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(module, "QUIET", 1e9)
+    monkeypatch.setattr(module, "FIRST", 1)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.01)
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.001)
     monkeypatch.setenv("ARCHTUNA_DEVICE_TOKEN", SECRET)

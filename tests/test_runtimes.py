@@ -26,6 +26,7 @@ from test_latency import LARGE, SMALL
 def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(module, "QUIET", 1e9)
+    monkeypatch.setattr(module, "FIRST", 1)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.02)
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.002)
 

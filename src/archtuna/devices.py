@@ -49,7 +49,7 @@ def sharing() -> Iterator[Callable[[], None]]:
         return
     # Torch counts the machine's cores, of which a container has perhaps two.
     before, cores = torch.get_num_threads(), usable_cores()
-    mine = _folder() / f"worker-{os.getpid()}"
+    mine = machine_folder() / f"worker-{os.getpid()}"
     mine.touch()
     try:
         yield lambda: torch.set_num_threads(max(1, min(before, cores // _alive())))
@@ -62,7 +62,7 @@ def _alive() -> int:
     """Return how many workers that take what cores there are run on this machine."""
     import psutil
 
-    pids = (int(path.name.partition("-")[2]) for path in _folder().glob("worker-*"))
+    pids = (int(path.name.partition("-")[2]) for path in machine_folder().glob("worker-*"))
     return max(1, sum(psutil.pid_exists(pid) for pid in pids))
 
 
@@ -110,7 +110,7 @@ def machine_lock(name: str) -> Iterator[None]:
     """Hold what only one process of this machine and user may hold, waiting for it."""
     from filelock import FileLock
 
-    with FileLock(_folder() / f"{name}.lock"):
+    with FileLock(machine_folder() / f"{name}.lock"):
         yield
 
 
@@ -164,7 +164,7 @@ class Courtesy:
 @contextlib.contextmanager
 def _opened(name: str) -> Iterator[int]:
     """Open a file to lock; closing it gives every lock on it back."""
-    descriptor = os.open(_folder() / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(machine_folder() / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         yield descriptor
     finally:
@@ -190,7 +190,7 @@ def _lock(name: str) -> BaseFileLock | None:
     """Return a lock of this machine, held, or None where another worker holds it."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(_folder() / f"{name}.lock")
+    lock = FileLock(machine_folder() / f"{name}.lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -204,7 +204,7 @@ def _physical(number: int) -> str:
     return visible[number].replace("/", "-") if number < len(visible) else str(number)
 
 
-def _folder() -> Path:
+def machine_folder() -> Path:
     """Return where the workers of this machine and user know of each other."""
     folder = Path(tempfile.gettempdir()) / f"archtuna-{os.getuid() if hasattr(os, 'getuid') else 'workers'}"
     folder.mkdir(exist_ok=True)

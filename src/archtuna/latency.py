@@ -1,7 +1,8 @@
 """How long an exported network takes, in the runtime that serves it, on this machine or on a device of one's own.
 
-A median of rounds, each beside rounds of a fixed reference network, with a confidence interval. Where the reference itself
-moves too much, the machine is too busy to say anything, and is asked again later rather than believed.
+A median of rounds, each between two rounds of a fixed reference network, with a confidence interval. Only rounds count beside
+which the reference runs at the device's full speed; where there are too few, the machine is too busy to say anything, and is
+asked again rather than believed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from archtuna import agent
 from archtuna.devices import quiet_machine
 from archtuna.errors import LatencyError, MissingExtraError
 from archtuna.files import Place, place_of, read_bytes
+from archtuna.full_speed import counting, fastest, remember, remembered
 from archtuna.remote import ask
 from archtuna.runtimes import Runtime, runtime_of
 from archtuna.targets import Target
@@ -33,15 +35,21 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("archtuna")
 
-ROUNDS = 31
-ROUND_SECONDS = 0.01
+ROUNDS = 61
+ROUND_SECONDS = 0.005
 """A round lasts at least so long; what is shorter is repeated within it."""
 
-WARM_UP_SECONDS = 0.2
-QUIET = 0.1
-"""How far the reference's upper and lower quarter may be apart, against its median, on a machine that can be believed."""
+NEEDED = 21
+"""Rounds at full speed that a figure is made of."""
 
-PATIENCE, PAUSE = 60.0, 2.0
+FIRST = 4
+"""Attempts that are made on a device whose full speed nobody knows yet, at least."""
+
+WARM_UP_SECONDS = 0.2
+QUIET = 0.05
+"""By which share the reference may be slower than at full speed, beside a round that counts."""
+
+PATIENCE, PAUSE = 60.0, 0.5
 """Seconds for which a machine that is too busy is asked again, and between two attempts."""
 
 
@@ -79,9 +87,9 @@ class Latency:
         ms: milliseconds for a batch, the median of the rounds.
         low, high: its 95 % confidence interval, by order statistics.
         spread: half the distance of the quarters, as a share of the median.
-        rounds: how many there were.
-        reference_ms: what the reference network took beside it.
-        drift: how far apart the reference's quarters were, as a share of its median.
+        rounds: how many there were at full speed.
+        reference_ms: what the reference network took beside them.
+        drift: how far apart the reference's quarters were, as a share of its median, in all rounds.
         device: where.
         ratio: the median of what a round took against the reference's round beside it.
         joules: of energy for a batch, of the processor's packages or with the graphics card, what they take at rest
@@ -217,22 +225,44 @@ def _measured(
 def _believed(
     timed: Callable[[float], _Timing], place: str, patience: float, sleep: Callable[[float], None]
 ) -> Latency:
-    """Measure until the reference stood still, within patience; what is measured is told how much of that is left."""
-    begun, attempt = time.monotonic(), 0
+    """Measure until enough rounds had full speed, within patience; what is measured is told how much of that is left."""
+    begun = time.monotonic()
+    made = [timed(patience)]
+    known = remembered(made[0].device.fingerprint)
+    least, needed = FIRST if known is None else 1, min(NEEDED, len(made[0].times))
     while True:
-        found = timed(patience - (time.monotonic() - begun))
-        drift = _quartile_range(found.references)
-        if drift <= QUIET:
-            return _summary(found, drift)
-        attempt += 1
+        counted = _at_full_speed(made, known)
+        if len(counted.times) >= needed and len(made) >= least:
+            return _summary(counted, _quartile_range([r for one in made for r in one.references]))
         if time.monotonic() - begun > patience:
+            every = sum(len(one.times) for one in made)
             raise LatencyError(
-                f"{place} is too busy to measure: the same network's time moves by {drift:.0%}",
+                f"{place} is too busy to measure: it had full speed in {len(counted.times)} of {every} rounds",
                 hint="end what else runs on it, or pass a longer patience",
             )
-        if attempt == 1:
-            log.info("%s is too busy to measure (%.0f %% of drift): waiting for a quiet moment", place, 100 * drift)
-        sleep(PAUSE * min(attempt, 5))
+        if len(made) == FIRST + 1:
+            log.info("%s is too busy to measure: waiting for quiet moments", place)
+        sleep(PAUSE)
+        made.append(timed(patience - (time.monotonic() - begun)))
+
+
+def _at_full_speed(made: Sequence[_Timing], known: float | None) -> _Timing:
+    """Return the rounds that count, and remember the device's full speed where it had it."""
+    device = made[0].device
+    seen = min(fastest(one.references) for one in made)
+    full = seen if known is None else min(seen, known)
+    if known is None or seen <= known * (1.0 + QUIET):
+        remember(device.fingerprint, full)
+    counts = [counting(one.references, full, QUIET) for one in made]
+    times, references = (
+        [
+            value
+            for one, mask in zip(made, counts, strict=True)
+            for value in np.asarray(getattr(one, name))[mask].tolist()
+        ]
+        for name in ("times", "references")
+    )
+    return _Timing(times, references, made[-1].joules, device)
 
 
 def _timed_here(runtime: Runtime, subject: Any, options: Mapping[str, Any]) -> _Timing:
