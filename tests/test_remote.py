@@ -267,7 +267,7 @@ def test_a_connection_that_is_always_cut_is_one_error(pi4: Target) -> None:
 def test_a_client_waits_for_an_agent_that_is_killed_and_started_again() -> None:
     process, target = started()
     found: list[Latency] = []
-    thread = threading.Thread(target=lambda: found.append(quick(target, rounds=200)))
+    thread = threading.Thread(target=lambda: found.append(quick(target, rounds=2000)))
     thread.start()
     time.sleep(0.7)
     process.send_signal(signal.SIGKILL)
