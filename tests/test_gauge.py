@@ -101,7 +101,7 @@ def test_eight_bits_are_a_smaller_file() -> None:
 
 
 def test_torch_runs_a_network_without_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archtuna.exports.artefact", None)
+    monkeypatch.setattr("archtuna.exports.deployed", None)
     gauge = Gauge(["latency_ms"], DeploySettings(runtime="torch"))
     reading = gauge.read(network(), patience=300)
     assert reading.values["latency_ms"] > 0

@@ -47,7 +47,7 @@ class Readings:
         self.fingerprint = FINGERPRINT
         self.seconds = 0.5
 
-    def read(self, gauge: Gauge, architecture: Architecture, *, patience: float, sleep: Any = None) -> Reading:
+    def read(self, gauge: Gauge, architecture: Architecture, *, patience: float) -> Reading:
         if self.problems:
             raise self.problems.pop(0)
         self.keys.append(architecture.key)

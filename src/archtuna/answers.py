@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from archtuna.errors import ExportError, MissingExtraError, ShapeError
+from archtuna.errors import ExportError, MissingExtraError, ShapeError, first_line
 
 
 def evaluate_onnx(
@@ -79,8 +79,3 @@ def _session(content: bytes, threads: int) -> Any:
     raise ExportError(
         f"ONNX Runtime does not read the file: {problem}", hint="archtuna export writes one that it reads"
     )
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error of a library says first, in as many characters as a person reads."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]

@@ -36,12 +36,11 @@ def calibration_batches(
         DataError: these are other pictures than it was trained on.
     """
     from archtuna.checkpoint import read_header
-    from archtuna.data import Preprocess, Split
+    from archtuna.data import Split
 
     header = read_header(path)
     opened = header.open_data(data)
-    preprocess = Preprocess.from_dict(header.preprocess)
-    images = opened.images(preprocess.size, channels=preprocess.channels, fit=preprocess.fit, via=preprocess.via)
+    images, preprocess = header.images(opened)
     return calibration_of(images, Split.from_dict(header.data, opened), preprocess, pictures=pictures, seed=seed)
 
 

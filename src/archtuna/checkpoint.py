@@ -24,7 +24,7 @@ from archtuna.registry import UnknownNameError
 if TYPE_CHECKING:
     from torch import nn
 
-    from archtuna.data import Data, Preprocess
+    from archtuna.data import Data, Images, Preprocess
     from archtuna.model import Network
 
 FORMAT = 1
@@ -83,6 +83,17 @@ class Header:
         if source is None:
             raise DataError("the checkpoint does not say where its pictures were", hint="name them with --data")
         return Data.open(source)
+
+    def images(self, data: Data) -> tuple[Images, Preprocess]:
+        """Return pictures as the network takes them, and the preprocessing that normalises them.
+
+        Raises:
+            DataError: the preprocessing makes no sense.
+        """
+        from archtuna.data import Preprocess
+
+        made = Preprocess.from_dict(self.preprocess)
+        return data.images(made.size, channels=made.channels, fit=made.fit, via=made.via), made
 
 
 def save(

@@ -147,3 +147,8 @@ def nearest(word: object, known: Iterable[str], *, cutoff: float = 0.6) -> str |
     by_lower = {name.lower(): name for name in known}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=cutoff)
     return f"did you mean '{by_lower[close[0]]}'?" if close else None
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """Return what an error of a library says first, in as many characters as a person reads."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]

@@ -361,13 +361,11 @@ class _Course:
         if not deploy.converts:
             return end
         from archtuna.answers import evaluate_onnx
-        from archtuna.exports import artefact
+        from archtuna.exports import deployed
 
-        options: dict[str, Any] = {"precision": deploy.precision}
-        if deploy.precision == "int8":
-            options["calibration"] = self.by.calibration(self.candidate.architecture)
+        calibration = partial(self.by.calibration, self.candidate.architecture)
         try:
-            content = artefact(self._model(self.weights), "onnx", **options).content
+            content = deployed(self._model(self.weights), deploy, calibration).content
             batches = ((x.cpu(), y.cpu()) for x, y in validation.epoch(0))
             found = evaluate_onnx(content, batches, classes=len(self.by.data.classes), threads=self.threads)
         except ExportError as error:

@@ -140,12 +140,11 @@ def evaluate_deployed(
     from archtuna.answers import evaluate_onnx
     from archtuna.calibration import calibration_batches
     from archtuna.checkpoint import load
-    from archtuna.exports import artefact
+    from archtuna.exports import deployed
     from archtuna.proving import proof_of
 
-    pictures = calibration_batches(path, data=data) if deploy.precision == "int8" else None
     proof = proof_of(path, data=data, split=split)
-    content = artefact(load(path), "onnx", precision=deploy.precision, calibration=pictures).content
+    content = deployed(load(path), deploy, lambda: calibration_batches(path, data=data)).content
     return evaluate_onnx(content, proof.batches, classes=proof.classes)
 
 
@@ -179,7 +178,7 @@ def tally_checkpoint(
     Args and errors are those of ``evaluate_checkpoint``.
     """
     from archtuna.checkpoint import load, read_header
-    from archtuna.data import Batches, Preprocess, Split
+    from archtuna.data import Batches, Split
     from archtuna.evaluate import EVALUATION_BATCH
     from archtuna.training import memory_format_of, pick_device, tally
 
@@ -192,8 +191,7 @@ def tally_checkpoint(
     _require(indices, split, pictures.source)
     chosen = pick_device(device)
     model = load(path, device=str(chosen))
-    preprocess = Preprocess.from_dict(header.preprocess)
-    images = pictures.images(preprocess.size, channels=preprocess.channels, fit=preprocess.fit, via=preprocess.via)
+    images, preprocess = header.images(pictures)
     import torch
 
     last = memory_format_of(model, chosen, str(header.recipe.get("channels_last", "auto"))) is torch.channels_last

@@ -7,7 +7,7 @@ measured in the runtime that is to serve it, on this machine or on devices of on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,6 @@ from archtuna.objective import objective_of
 from archtuna.settings import DeploySettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from archtuna.exports import Artefact
     from archtuna.latency import Latency
     from archtuna.model import Network
@@ -90,15 +88,12 @@ class Gauge:
 
         return {name: device(on=_target(name), **self._how()).fingerprint for name in self.devices}
 
-    def read(
-        self, architecture: Architecture, *, patience: float, sleep: Callable[[float], None] = time.sleep
-    ) -> Reading:
+    def read(self, architecture: Architecture, *, patience: float) -> Reading:
         """Export and measure a network.
 
         Args:
             architecture: the network.
             patience: seconds for which a machine that is too busy, or a device that is away, is asked again.
-            sleep: waits between two attempts.
 
         Raises:
             LatencyError: a device is not reached, stays too busy, does not run the network, or tells no energy.
@@ -107,17 +102,17 @@ class Gauge:
         """
         begun = time.perf_counter()
         model = untrained(architecture)
-        made = _exported(model, self.deploy) if self.exports else None
-        size = None if made is None else len(made.content) + sum(map(len, made.beside.values()))
+        made = self._exported(model) if self._exports else None
+        size = None if made is None else made.bytes
         content = made.content if made is not None and made.format == self._runs_format else None
-        found = {name: self._latency(name, model, content, patience, sleep) for name in self.devices}
+        found = {name: self._latency(name, model, content, patience) for name in self.devices}
         values = {name: _value(name, found, size) for name in self.names}
         plain = {name: latency.to_dict() for name, latency in found.items()}
         units = self._units(architecture, content)
         return Reading(values, plain, size, units, time.perf_counter() - begun)
 
     @property
-    def exports(self) -> bool:
+    def _exports(self) -> bool:
         """Whether a file is made: somebody asks for its size, or a runtime runs it."""
         return "size_mb" in self.names or bool(self.devices and self._runs_format)
 
@@ -126,12 +121,17 @@ class Gauge:
         """The format that the runtime reads; None for torch, which runs a network as it is."""
         return {"onnxruntime": "onnx", "executorch": "executorch"}.get(self.deploy.runtime)
 
-    def _latency(
-        self, name: str, model: Network, content: bytes | None, patience: float, sleep: Callable[[float], None]
-    ) -> Latency:
+    def _exported(self, model: Network) -> Artefact:
+        from archtuna.exports import deployed
+        from archtuna.exports.inference import random_pictures
+
+        # What stands in for training pictures changes no latency, and no size.
+        return deployed(model, self.deploy, lambda: [random_pictures(model)(n).numpy() for n in range(1, 5)])
+
+    def _latency(self, name: str, model: Network, content: bytes | None, patience: float) -> Latency:
         from archtuna.latency import measure, measure_model
 
-        how = {**self._how(), "on": _target(name), "patience": patience, "sleep": sleep}
+        how = {**self._how(), "on": _target(name), "patience": patience}
         return measure_model(model, **how) if content is None else measure(content, **how)
 
     def _units(self, architecture: Architecture, content: bytes | None) -> list[float] | None:
@@ -198,6 +198,7 @@ def untrained(architecture: Architecture) -> Network:
     """
     import torch
 
+    from archtuna.exports.inference import random_pictures
     from archtuna.model import build
 
     with torch.random.fork_rng(devices=[]):
@@ -208,30 +209,7 @@ def untrained(architecture: Architecture) -> Network:
         for norm in norms:
             norm.momentum = 1.0
         with torch.no_grad():
-            model.train()(_random_pictures(architecture, SETTLING))
+            model.train()(random_pictures(model)(SETTLING))
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
     return model.eval()
-
-
-def _random_pictures(architecture: Architecture, n: int) -> Tensor:
-    """Return pictures as they are once they are normalised."""
-    import torch
-
-    shape = (n, architecture.input_channels, *architecture.input_size)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(n))
-
-
-def _exported(model: Network, deploy: DeploySettings) -> Artefact:
-    from archtuna.exports import artefact
-
-    options: dict[str, Any] = {"precision": deploy.precision} if deploy.converts else {}
-    if deploy.precision == "int8":
-        options["calibration"] = list(_calibration(model.architecture))
-    return artefact(model, deploy.format or ("executorch" if deploy.runtime == "executorch" else "onnx"), **options)
-
-
-def _calibration(architecture: Architecture) -> Iterator[Any]:
-    """Yield what stands in for training pictures: what they are changes no latency, and no size."""
-    for n in range(1, 5):
-        yield _random_pictures(architecture, n).numpy()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ from archtuna.errors import ArchtunaError, LatencyError, ShapeError, StudyError
 from archtuna.forecast import Forecast
 from archtuna.gauge import HERE, Gauge, Reading
 from archtuna.ledger import Ledger
+from archtuna.parts import parts_of
 from archtuna.space import SearchSpace
 from archtuna.storage import Attr
 
 if TYPE_CHECKING:
-    from archtuna.predictor import Part
     from archtuna.study import Study
 
 log = logging.getLogger("archtuna")
@@ -46,7 +46,7 @@ class Measuring:
 
     def __init__(self, study: Study, gauge: Gauge, emit: Callable[[dict[str, Any]], None]) -> None:
         self.study, self.gauge, self.emit = study, gauge, emit
-        self.forecast = Forecast(gauge.names, _parts_of)
+        self.forecast = Forecast(gauge.names, parts_of)
         self._readings: dict[str, Reading] = {}
         self._learnt = 0
         self._open: list[int] = []
@@ -156,12 +156,6 @@ class Measuring:
                     f"the study's latencies were measured on {was}, and {where} is another (fingerprint {fingerprint})",
                     hint="measure on one device from every machine: latency_ms@NAME, see archtuna device --help",
                 )
-
-
-def _parts_of(architecture: Architecture) -> Sequence[Part]:
-    from archtuna.parts import parts_of
-
-    return parts_of(architecture)
 
 
 def _described(latency: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def proof_of(checkpoint: str | Place, *, data: Any = None, split: str = "val") -
         DataError: the pictures are not there, they are others than it was trained on, or that part is empty.
     """
     from archtuna.checkpoint import read_header
-    from archtuna.data import Batches, Preprocess, Split
+    from archtuna.data import Batches, Split
     from archtuna.evaluate import EVALUATION_BATCH
     from archtuna.exports import Proof
 
@@ -35,6 +35,5 @@ def proof_of(checkpoint: str | Place, *, data: Any = None, split: str = "val") -
         raise DataError(
             f"{pictures.source} has no {split} pictures", hint="prove the export on another part of the data"
         )
-    preprocess = Preprocess.from_dict(header.preprocess)
-    images = pictures.images(preprocess.size, channels=preprocess.channels, fit=preprocess.fit, via=preprocess.via)
+    images, preprocess = header.images(pictures)
     return Proof(Batches(images, indices, preprocess, batch_size=EVALUATION_BATCH), len(header.classes), split)

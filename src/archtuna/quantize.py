@@ -21,8 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from archtuna.answers import first_line
-from archtuna.errors import ArchtunaError, ExportError, MissingExtraError, nearest
+from archtuna.errors import ArchtunaError, ExportError, MissingExtraError, first_line, nearest
 
 log = logging.getLogger("archtuna")
 

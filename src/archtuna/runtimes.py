@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archtuna import agent
-from archtuna.errors import LatencyError, MissingExtraError, nearest
+from archtuna.errors import LatencyError, MissingExtraError, first_line, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -120,7 +120,7 @@ def _eager(model: nn.Module, options: Options, prepare: Callable[[Any], Any] = l
         run = _synchronised(module, pictures)
         run()
     except Exception as error:  # A compiler's errors are of many families.
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+        problem = first_line(error, 500)
     if problem:
         raise LatencyError(f"the network does not run in torch: {problem}")
     return run
@@ -201,7 +201,7 @@ def _program(content: bytes, options: Options) -> agent.Run:
         pictures = [torch.randn(shape, generator=torch.Generator().manual_seed(0))]
         method.execute(pictures)
     except Exception as error:  # The runtime raises what its C++ raises.
-        problem = (str(error).strip().splitlines() or [type(error).__name__])[0][:500]
+        problem = first_line(error, 500)
     if problem:
         raise LatencyError(f"the model does not run in ExecuTorch: {problem}")
     return lambda: method.execute(pictures)

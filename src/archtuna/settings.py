@@ -85,6 +85,11 @@ class DeploySettings:
     batch: Annotated[int, Bounds(1, 65_536)] = 1
 
     @property
+    def exported_to(self) -> str:
+        """The format that networks are exported to, whether or not one is asked for."""
+        return self.format or ("executorch" if self.runtime == "executorch" else "onnx")
+
+    @property
     def converts(self) -> bool:
         """Whether the exported network computes something else than the trained one."""
         return self.precision != "fp32"

@@ -5,7 +5,7 @@ from archtuna.exports.formats import FORMATS, TOLERANCE, Format, Options, suffix
 from archtuna.exports.layers import UnitDifference
 from archtuna.exports.precision import PRECISIONS, Precision
 from archtuna.exports.proof import Proof
-from archtuna.exports.write import Artefact, Exported, artefact, export
+from archtuna.exports.write import Artefact, Exported, artefact, deployed, export
 
 SUFFIXES = suffixes()
 """Which format the suffix of a file names."""
@@ -23,6 +23,7 @@ __all__ = [
     "Proof",
     "UnitDifference",
     "artefact",
+    "deployed",
     "executorch",
     "export",
     "module",

@@ -233,10 +233,6 @@ def tapped(model: nn.Module, source: Source) -> nn.Module:
     return Units(model.layers, source.architecture.wires(), source.units)  # type: ignore[arg-type]
 
 
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
-
-
 def many(found: Any) -> tuple[Tensor, ...]:
     """Return the outputs of a module that may give one."""
     return (found,) if isinstance(found, Tensor) else tuple(found)

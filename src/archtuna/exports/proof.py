@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from archtuna.exports.formats import Run, first_line
+from archtuna.errors import first_line
+from archtuna.exports.formats import Run
 from archtuna.metrics import Tally
 
 METRICS = ("accuracy", "f1")

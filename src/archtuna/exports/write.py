@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from archtuna.errors import ArchtunaError, ExportError
+from archtuna.errors import ArchtunaError, ExportError, first_line
 from archtuna.exports.formats import (
     FORMATS,
     Format,
@@ -19,7 +19,6 @@ from archtuna.exports.formats import (
     Run,
     Source,
     Written,
-    first_line,
     format_named,
     format_of,
     unsupported,
@@ -29,6 +28,7 @@ from archtuna.exports.layers import first_difference, first_failing
 from archtuna.exports.precision import Precision, precision_named
 from archtuna.exports.proof import Compared, Difference, Proof, compare
 from archtuna.files import write_atomically
+from archtuna.settings import DeploySettings
 
 log = logging.getLogger("archtuna")
 
@@ -52,6 +52,11 @@ class Artefact:
     beside: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     opset: int | None = None
     precision: str = "fp32"
+
+    @property
+    def bytes(self) -> int:
+        """The size of all of its files."""
+        return len(self.content) + sum(map(len, self.beside.values()))
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,21 @@ def artefact(
     return Artefact(
         kind.name, written.content, lambda x: run(x)[0], written.beside, written.opset, source.options.precision
     )
+
+
+def deployed(model: nn.Module, deploy: DeploySettings, calibration: Callable[[], Any]) -> Artefact:
+    """Return a model's export as it is deployed, not yet compared with the model.
+
+    Args:
+        model: has an ``architecture``.
+        deploy: what networks are exported to, and in which precision.
+        calibration: gives the batches of training pictures by which a precision is chosen, where one needs them.
+
+    Raises:
+        ExportError, MissingExtraError: as of ``artefact``.
+    """
+    pictures = calibration() if deploy.precision == "int8" else None
+    return artefact(model, deploy.exported_to, precision=deploy.precision, calibration=pictures)
 
 
 def _source(model: nn.Module, format: Format, options: Options) -> Source:
