@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from archtuna import latency as module
 from archtuna.cli import main
 from archtuna.latency import reference_model
+from steady import believe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the folder of settings is moved as Linux has it")
 
@@ -25,8 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the folder of s
 def own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(module, "QUIET", 1e9)
-    monkeypatch.setattr(module, "FIRST", 1)
+    believe(monkeypatch)
     for name in ("ARCHTUNA_DEVICES", "ARCHTUNA_DEVICE_TOKEN"):
         monkeypatch.delenv(name, raising=False)
 

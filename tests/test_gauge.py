@@ -23,6 +23,7 @@ from archtuna.gauge import HERE, Gauge, Reading, untrained
 from archtuna.settings import DeploySettings
 from archtuna.space import SearchSpace
 from searches import arguments
+from steady import believe
 
 ROWS = """
 input_channel: 3
@@ -44,8 +45,7 @@ def network(n: int = 2) -> Architecture:
 def steady() -> Iterator[None]:
     """A machine that is believed however busy the tests keep it, and short measurements."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "QUIET", 1e9)
-        patch.setattr(latency, "FIRST", 1)
+        believe(patch)
         patch.setattr(latency, "WARM_UP_SECONDS", 0.01)
         patch.setattr(latency, "ROUND_SECONDS", 0.001)
         yield

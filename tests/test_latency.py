@@ -24,6 +24,7 @@ from archtuna.latency import Latency, device, interval_of_median, measure, onnx_
 from archtuna.model import build
 from archtuna.recipe import Recipe
 from archtuna.space import SearchSpace
+from steady import believe
 
 SMALL = """
 input_size: 16
@@ -58,8 +59,7 @@ def checkpoint(folder: Path, text: str) -> Path:
 @pytest.fixture
 def steady(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that is believed however busy the tests keep it."""
-    monkeypatch.setattr(module, "QUIET", 1e9)
-    monkeypatch.setattr(module, "FIRST", 1)
+    believe(monkeypatch)
 
 
 def test_a_larger_network_and_a_larger_batch_take_longer(tmp_path: Path, steady: None) -> None:

@@ -24,6 +24,7 @@ from archtuna.errors import LatencyError
 from archtuna.latency import Latency, device, measure, reference_model
 from archtuna.remote import ask
 from archtuna.targets import Target
+from steady import believe
 
 from test_agent import endless, gigantic, model_of, elsewhere, request  # isort: skip
 
@@ -34,8 +35,7 @@ SECRET = "a secret of many characters"
 def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Devices that are believed however busy the tests keep them, and short measurements."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(module, "QUIET", 1e9)
-    monkeypatch.setattr(module, "FIRST", 1)
+    believe(monkeypatch)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.01)
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.001)
     monkeypatch.setenv("ARCHTUNA_DEVICE_TOKEN", SECRET)

@@ -19,14 +19,14 @@ from archtuna.model import build
 from archtuna.runtimes import RUNTIMES, reference_network, runtime_of
 from archtuna.space import SearchSpace
 from archtuna.targets import Target
+from steady import believe
 from test_latency import LARGE, SMALL
 
 
 @pytest.fixture(autouse=True)
 def steady(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(module, "QUIET", 1e9)
-    monkeypatch.setattr(module, "FIRST", 1)
+    believe(monkeypatch)
     monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.02)
     monkeypatch.setattr(module, "ROUND_SECONDS", 0.002)
 
