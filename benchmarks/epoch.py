@@ -1,12 +1,13 @@
 """An epoch of archtuna's ``train`` against the shortest hand-written PyTorch loop.
 
-    python benchmarks/epoch.py [--epochs 30] [--threads 1] [--out benchmarks/results/epoch.md]
+    python benchmarks/epoch.py [--epochs 30] [--threads 1] [--device cpu] [--out benchmarks/results/epoch.md]
 
 Both train the same network from the same initial weights on the same pictures without augmentation, in the same layout,
 with SGD (Nesterov) and OneCycle, and evaluate after each epoch. Epochs are interleaved: one of ours, one by hand, in
 turns which goes first, so that whatever else the machine does hits both. A figure is the median of the ratios of such
 pairs. The hand-written loop always gets ready float batches; ours gets the same ones (``held``), or takes and normalises
-them from uint8 pictures in each epoch, as a user's training does (``served``).
+them from uint8 pictures in each epoch, as a user's training does (``served``). On CUDA batches lie on the card, and both cast
+to bf16, the default there.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Case:
     pictures: int
     batch_size: int
 
-    def batches(self, recipe: Recipe) -> tuple[Batches, Batches]:
+    def batches(self, recipe: Recipe, device: str) -> tuple[Batches, Batches]:
         """Return batches for training and, a fifth as many pictures, for validation."""
         side = SearchSpace.read(self.text).default().architecture.input_size[0]
         total = self.pictures + self.pictures // 5
@@ -94,7 +95,7 @@ class Case:
         images = Images(pixels, random.integers(0, CLASSES, total), (side, side), 3, "resize", (side, side))
         indices = np.arange(total)
         preprocess = Preprocess.of(images, indices)
-        common = {"batch_size": self.batch_size, "channels_last": True}
+        common = {"batch_size": self.batch_size, "channels_last": True, "device": device}
         return (
             Batches(images, indices[: self.pictures], preprocess, recipe=recipe, **common),  # type: ignore[arg-type]
             Batches(images, indices[self.pictures :], preprocess, **common),  # type: ignore[arg-type]
@@ -109,11 +110,18 @@ CASES = (
     Case("MobileNetV3, 4.2 M parameters, 64×64, batch 32", MOBILENET, 128, 32),
     Case("three convolutions, 16×16, batch 64", SMALL, 1280, 64),
 )
+CARD = (
+    Case("MobileNetV3, 4.2 M parameters, 64×64, batch 128", MOBILENET, 2560, 128),
+    Case("three convolutions, 16×16, batch 64", SMALL, 1280, 64),
+)
 
 
-def by_hand(model: nn.Module, training: Held, validation: Held, recipe: Recipe, fused: bool) -> Iterator[float]:
+def by_hand(
+    model: nn.Module, training: Held, validation: Held, recipe: Recipe, fused: bool, device: str
+) -> Iterator[float]:
     """Train and evaluate as short as PyTorch allows, and yield the seconds of each epoch's training."""
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    cast = torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
     lr, steps = recipe.lr or 0.0, recipe.epochs * len(training)
     optimizer = torch.optim.SGD(
         model.parameters(), lr, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=fused
@@ -124,10 +132,12 @@ def by_hand(model: nn.Module, training: Held, validation: Held, recipe: Recipe, 
         model.train()
         for x, y in training.epoch(epoch):
             optimizer.zero_grad()
-            loss = functional.cross_entropy(model(x), y)
+            with cast:
+                loss = functional.cross_entropy(model(x), y)
             loss.backward()
             optimizer.step()
             schedule.step()
+        synchronise(device)
         seconds = time.perf_counter() - start
         model.eval()
         right = 0
@@ -137,18 +147,23 @@ def by_hand(model: nn.Module, training: Held, validation: Held, recipe: Recipe, 
         yield seconds
 
 
-def ours(model: nn.Module, training: Held | Batches, validation: Held, recipe: Recipe) -> Iterator[float]:
-    for epoch in train(model, training, validation, recipe, classes=CLASSES, device="cpu"):
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def ours(model: nn.Module, training: Held | Batches, validation: Held, recipe: Recipe, device: str) -> Iterator[float]:
+    for epoch in train(model, training, validation, recipe, classes=CLASSES, device=device):
         yield epoch.train_seconds
 
 
-def pairs(case: Case, recipe: Recipe, *, served: bool, fused: bool) -> np.ndarray:
+def pairs(case: Case, recipe: Recipe, *, served: bool, fused: bool, device: str = "cpu") -> np.ndarray:
     """Return for each pair of epochs the seconds (ours training, ours whole, by hand training, by hand whole)."""
-    training, validation = case.batches(recipe)
+    training, validation = case.batches(recipe, device)
     held, checked = Held(training), Held(validation)
     racers = (
-        ours(case.network(), training if served else held, checked, recipe),
-        by_hand(case.network(), held, checked, recipe, fused),
+        ours(case.network(), training if served else held, checked, recipe, device),
+        by_hand(case.network(), held, checked, recipe, fused, device),
     )
     rows = []
     for number in range(recipe.epochs):
@@ -167,9 +182,9 @@ def quartiles(ratios: np.ndarray) -> str:
     return f"**{middle:.3f}** ({low:.3f}–{high:.3f})"
 
 
-def line(case: Case, epochs: int, *, served: bool, fused: bool) -> str:
+def line(case: Case, epochs: int, *, served: bool, fused: bool, device: str = "cpu") -> str:
     recipe = Recipe(epochs=epochs + 2, batch_size=case.batch_size, augment="none", lr=0.01)
-    seconds = pairs(case, recipe, served=served, fused=fused)
+    seconds = pairs(case, recipe, served=served, fused=fused, device=device)
     mine, mine_whole, hand, hand_whole = seconds.T
     parts = [
         case.name, "served" if served else "held", "fused" if fused else "default",
@@ -185,6 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30, help="pairs of epochs a line")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path, help="write the table here")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -193,17 +209,18 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
-    for case in CASES:
+    for case in CARD if arguments.device == "cuda" else CASES:
         for served, fused in ((False, False), (False, True), (True, False), (True, True)):
-            lines.append(line(case, arguments.epochs, served=served, fused=fused))
+            lines.append(line(case, arguments.epochs, served=served, fused=fused, device=arguments.device))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(report(lines, arguments.threads))
+        arguments.out.write_text(report(lines, arguments.threads, arguments.device))
 
 
-def report(lines: list[str], threads: int) -> str:
+def report(lines: list[str], threads: int, device: str) -> str:
+    place = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU"
     conditions = (
-        f"torch {torch.__version__}, Python {platform.python_version()}, {platform.machine()} CPU, {threads} thread(s),"
+        f"torch {torch.__version__}, Python {platform.python_version()}, {place}, {threads} thread(s),"
         f" {time.strftime('%Y-%m-%d')}"
     )
     return "\n".join(

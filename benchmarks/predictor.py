@@ -1,9 +1,10 @@
 """How well latencies are predicted from a few measured networks: on devices of NAS-Bench-201, and on this machine.
 
-    python benchmarks/predictor.py record FILE [--networks 300] [--size 64] [--passes 1] [--busy]
+    python benchmarks/predictor.py record FILE [--model M] [--networks 300] [--size 64] [--passes 1] [--busy]
     python benchmarks/predictor.py report [--table nasbench201.npz] [--record FILE] [--seeds 20] [--out FILE]
 
-``record`` measures random networks of the classic space, one line of JSON a measurement, and goes on where it stopped.
+``record`` measures random networks, one line of JSON a measurement, and goes on where it stopped: of a model file every block
+of stride 1 repeated one to five times, as the classic search has it, or without one of the ready space ``classic``.
 Networks are untrained, their batch norms settled on random pictures, and exported as ``archtuna export`` does. ``--busy`` is
 for a machine that others use: seconds of the thread itself, which nothing interrupts, beside the reference's. ``report`` fits
 to some of the measured networks, drawn at random, and predicts 200 others.
@@ -39,6 +40,9 @@ from archtuna.starter import starter
 RESULTS = Path(__file__).parent / "results" / "predictor.md"
 MEASURED = (10, 30, 100, 200)
 OTHERS = 200
+"""Networks that are predicted; fewer where fewer were measured."""
+
+FEWEST = 50
 BUSY_RUNS = 25
 PROFILED = 20
 
@@ -46,9 +50,15 @@ PROFILED = 20
 # --- recording ---------------------------------------------------------------------------------------
 
 
-def networks(count: int, size: int | None) -> Iterator[Architecture]:
-    """Yield random networks of the classic space within its own limits, always the same."""
-    space = SearchSpace.read(starter(classes=10, space="classic", input_size=size))
+def space_of(model: Path | None, size: int | None) -> SearchSpace:
+    if model is None:
+        return SearchSpace.read(starter(classes=10, space="classic", input_size=size))
+    text = model.read_text(encoding="utf-8")
+    return SearchSpace.read(f"{text}\nvary:\n  - {{rows: stride1, repeat: 1..5}}\n", input_size=size)
+
+
+def networks(space: SearchSpace, count: int) -> Iterator[Architecture]:
+    """Yield random networks of a space within its own limits, always the same."""
     draws, seen = random.Random(0), set()
     while len(seen) < count:
         network = space.random(draws).architecture
@@ -58,7 +68,7 @@ def networks(count: int, size: int | None) -> Iterator[Architecture]:
             yield network
 
 
-def record(file: Path, count: int, size: int | None, passes: int, busy: bool) -> None:
+def record(file: Path, space: SearchSpace, count: int, passes: int, busy: bool) -> None:
     """Measure each network in every pass, those of a pass one after the other."""
     from archtuna.gauge import untrained
 
@@ -68,7 +78,7 @@ def record(file: Path, count: int, size: int | None, passes: int, busy: bool) ->
     models: dict[str, bytes] = {}
     with file.open("a", encoding="utf-8") as out:
         for number in range(passes):
-            for network in networks(count, size):
+            for network in networks(space, count):
                 if done[network.key] > number:
                     continue
                 if network.key not in models:
@@ -314,7 +324,7 @@ def here(file: Path, seeds: int) -> list[str]:
     recorded = read(file)
     ms, first = recorded.ms, lines(file)[0]
     rows = []
-    for count in (n for n in MEASURED if n + OTHERS <= len(ms)):
+    for count in (n for n in MEASURED if n + FEWEST <= len(ms)):
         for profiled in (False, True):
             found = []
             for seed in range(seeds):
@@ -347,6 +357,7 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     one = verbs.add_parser("record")
     one.add_argument("file", type=Path)
+    one.add_argument("--model", type=Path, help="file whose blocks are repeated")
     one.add_argument("--networks", type=int, default=300)
     one.add_argument("--size", type=int, help="of pictures; the space searches it where none is given")
     one.add_argument("--passes", type=int, default=1)
@@ -358,7 +369,8 @@ def main() -> None:
     other.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if arguments.verb == "record":
-        record(arguments.file, arguments.networks, arguments.size, arguments.passes, arguments.busy)
+        space = space_of(arguments.model, arguments.size)
+        record(arguments.file, space, arguments.networks, arguments.passes, arguments.busy)
         return
     text = [
         "# Predicted latencies",

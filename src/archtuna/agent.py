@@ -251,12 +251,20 @@ def timed(
     runtime, machine = _runtime(), describe(provider)
     if provider not in machine["providers"]:
         raise Refused(f"ONNX Runtime has no '{provider}' here", f"it has {', '.join(machine['providers'])}")
+    load_libraries(runtime, provider)
     with energy_counters(provider) as counters, pinned(threads):
         ready()
         run, other = (_runner(runtime, content, options["batch"], threads, provider) for content in (model, reference))
         times, references = compared(run, other, options)
         joules = joules_of(run, counters)
     return {"times": times, "references": references, "joules": joules, "device": machine}
+
+
+def load_libraries(runtime: Any, provider: str) -> None:
+    """Load CUDA's libraries from Python packages where they are installed so; a new ONNX Runtime finds them there."""
+    if provider in PLACES and hasattr(runtime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):  # It prints what it does not find.
+            runtime.preload_dlls()
 
 
 def _runner(runtime: Any, content: bytes, batch: int, threads: int, provider: str) -> Run:

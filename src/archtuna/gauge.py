@@ -149,8 +149,7 @@ class Gauge:
     def _how(self) -> dict[str, Any]:
         """Return how networks are run, as ``archtuna.latency`` takes it."""
         deploy = self.deploy
-        provider = deploy.provider if deploy.runtime == "onnxruntime" else None
-        return {"batch": deploy.batch, "threads": deploy.threads, "runtime": deploy.runtime, "provider": provider}
+        return {name: getattr(deploy, name) for name in ("batch", "threads", "runtime", "provider")}
 
 
 def _value(name: str, latencies: Mapping[str, Latency], size: int | None) -> float:

@@ -49,6 +49,9 @@ WARM_UP_SECONDS = 0.2
 QUIET = 0.05
 """By which share the reference may be slower than at full speed, beside a round that counts."""
 
+LAUNCHED = 0.15
+"""The same where Python launches every operator on a graphics card: the reference is nothing but launches there."""
+
 PATIENCE, PAUSE = 60.0, 0.5
 """Seconds for which a machine that is too busy is asked again, and between two attempts."""
 
@@ -249,11 +252,12 @@ def _believed(
 def _at_full_speed(made: Sequence[_Timing], known: float | None) -> _Timing:
     """Return the rounds that count, and remember the device's full speed where it had it."""
     device = made[0].device
+    quiet = LAUNCHED if device.provider in ("cuda", *agent.PLACES) else QUIET
     seen = min(fastest(one.references) for one in made)
     full = seen if known is None else min(seen, known)
-    if known is None or seen <= known * (1.0 + QUIET):
+    if known is None or seen <= known * (1.0 + quiet):
         remember(device.fingerprint, full)
-    counts = [counting(one.references, full, QUIET) for one in made]
+    counts = [counting(one.references, full, quiet) for one in made]
     times, references = (
         [
             value

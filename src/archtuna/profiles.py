@@ -69,7 +69,7 @@ def profile(
     *,
     batch: int = 1,
     threads: int = 1,
-    provider: str = "CPUExecutionProvider",
+    provider: str | None = None,
     runs: int = RUNS,
 ) -> Profile:
     """Time every block of an exported network in ONNX Runtime. Only one process of a machine measures at a time.
@@ -82,7 +82,7 @@ def profile(
         architecture: of the network that it is.
         batch: pictures at once.
         threads: of the runtime.
-        provider: of the runtime.
+        provider: of the runtime; its own first where none is named.
         runs: with the profiler, and as many without.
 
     Raises:
@@ -91,7 +91,7 @@ def profile(
     """
     where = device(batch, threads, provider)
     with tempfile.TemporaryDirectory() as folder, quiet_machine():
-        watched = _Watched(content, Path(folder), batch, threads, provider)
+        watched = _Watched(content, Path(folder), batch, threads, where.provider)
         plain, whole = watched.timed(runs)
         events = watched.events()
         owners = _owners(watched.graph(), _Source(content), list(events))
@@ -139,6 +139,7 @@ class _Watched:
     def _session(self, content: bytes, watched: bool) -> Any:
         import onnxruntime
 
+        agent.load_libraries(onnxruntime, self._provider)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
         options.log_severity_level = 4

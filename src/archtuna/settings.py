@@ -72,7 +72,7 @@ class DeploySettings:
             proposed. Null asks nothing of a network; where one is measured, it is measured as ONNX.
         precision: of the exported network, whose quality, latency and size the objectives then are.
         runtime: in which a network is measured: onnxruntime, torch, torch-compile or executorch.
-        provider: of ONNX Runtime, such as CUDAExecutionProvider.
+        provider: of the runtime: its own first where none is named, CUDAExecutionProvider, or cuda for torch.
         threads: of the runtime.
         batch: pictures at once.
     """
@@ -80,7 +80,7 @@ class DeploySettings:
     format: Literal["onnx", "pt2", "torchscript", "executorch", "module"] | None = None
     precision: Literal["fp32", "fp16", "int8"] = "fp32"
     runtime: Literal["onnxruntime", "torch", "torch-compile", "executorch"] = "onnxruntime"
-    provider: str = "CPUExecutionProvider"
+    provider: str | None = None
     threads: Annotated[int, Bounds(1, 1024)] = 1
     batch: Annotated[int, Bounds(1, 65_536)] = 1
 
