@@ -86,6 +86,8 @@ class Trial:
         kept: the epoch whose weights and metrics these are.
         reason: why it was refused, failed or gave way.
         seconds: wall time of its evaluation.
+        curve: metrics on the validation pictures by epoch, as far as they were recorded: a worker that took the trial over
+            knows its own epochs only.
         worker: host and process, as text.
         recipe: its training values as plain data.
         feasible: whether it keeps the study's limits.
@@ -112,6 +114,7 @@ class Trial:
     reused: Mapping[str, Any] | None = None
     own: Mapping[str, float] = field(default_factory=dict)
     again: tuple[Run, ...] = ()
+    curve: Mapping[int, Mapping[str, float]] = field(default_factory=dict, repr=False)
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
 
@@ -569,6 +572,7 @@ class Study:
             kept=result["epochs"].get("kept", 0),
             reason=attrs.get(Attr.REASON),
             seconds=result["seconds"],
+            curve={int(epoch): at for epoch, at in result.get("curve", {}).items()},
             worker=worker_of(trial),
             recipe=attrs.get(Attr.RECIPE, {}),
             feasible=is_feasible(trial),
