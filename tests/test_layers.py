@@ -16,7 +16,7 @@ ROWS = [
     (
         *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
-        *("measuring", "forecast"),
+        *("measuring", "forecast", "loggers"),
         *("leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
