@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import deploy, devices, networks, profiling, runs, searching, spaces
+from archtuna.cli import dashboards, deploy, devices, networks, profiling, runs, searching, spaces
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -39,6 +39,7 @@ COMMANDS = (
     runs.front,
     runs.pick,
     runs.show,
+    dashboards.dashboard,
     networks.train,
     networks.evaluate,
     networks.predict,
