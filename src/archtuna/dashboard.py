@@ -93,7 +93,7 @@ def _network(architecture: str) -> tuple[str, ...]:
     try:
         rows = layers(network)
     except ArchtunaError as error:
-        return (inline(str(error)), "", *fence(network.to_yaml(), "yaml"))
+        return (f"{inline(error.message)} (`--import` names its module):", "", *fence(network.to_yaml(), "yaml"))
     header = ("idx", "n", "module", "arguments", "out", "params", "macs")
     cells = [
         (
