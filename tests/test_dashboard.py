@@ -84,7 +84,8 @@ def test_the_page_the_study_and_each_trial_are_there(study: Study) -> None:
         note = told["note"]["body"]
         assert note.startswith(f"**Trial {trial.number}: complete**")
         assert f"Network `{trial.key}`" in note
-        assert "| 0 | 1 | Conv | channels=" in note
+        assert "| 0 | Conv | channels=" in note
+        assert f"Decisions: backbone.0.channels={trial.decisions['backbone.0.channels']}\n" in note
         assert f"| params | {trial.costs['params']:,} |" in note
         assert f"archtuna show {study.folder} {trial.number}" in note
         assert attrs_of(told)["macs"] == str(trial.costs["macs"])

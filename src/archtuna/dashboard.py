@@ -78,8 +78,10 @@ def _note(study: Study, trial: Trial, role: str | None) -> Iterator[str]:
         facts["kept epoch"] = f"{trial.kept} of {trial.epochs}"
     facts |= {f"{name}, validation": f"{v:.4f}" for name, v in trial.metrics.items() if name not in trial.values}
     if facts:
-        yield from ("", *table(("value", ""), [(inline(name), inline(value)) for name, value in facts.items()]))
+        yield from ("", *table(("", "value"), [(inline(name), inline(value)) for name, value in facts.items()]))
     yield from (f"- {inline(line)}" for line in reading_lines(trial.reading))
+    if trial.decisions:
+        yield from ("", f"Decisions: {inline(_arguments(trial.decisions))}")
     if trial._architecture is not None:
         yield from ("", f"Network `{trial.key}`", "", *_network(trial._architecture))
     show = f"archtuna show {study.folder} {trial.number}"
@@ -94,15 +96,15 @@ def _network(architecture: str) -> tuple[str, ...]:
         rows = layers(network)
     except ArchtunaError as error:
         return (f"{inline(error.message)} (`--import` names its module):", "", *fence(network.to_yaml(), "yaml"))
-    header = ("idx", "n", "module", "arguments", "out", "params", "macs")
+    header = ("idx", "module", "arguments", "n", "out", "params", "macs")
     cells = [
         (
-            str(row["idx"]), str(row["n"]), inline(row["module"]), inline(_arguments(row["arguments"])),
+            str(row["idx"]), inline(row["module"]), inline(_arguments(row["arguments"])), str(row["n"]),
             shape(row["out"]), f"{row['params']:,}", f"{row['macs']:,}",
         )
         for row in rows
     ]  # fmt: skip
-    return tuple(table(header, cells))
+    return tuple(table(header, cells, left=3))
 
 
 def _arguments(values: Mapping[str, Any]) -> str:
@@ -120,7 +122,7 @@ def _study(study: Study, front: Sequence[Trial], roles: Mapping[int, str]) -> Sh
     folder = study.folder
     note = [
         f"**{inline(study.name)}**: {counts}, hypervolume {study.hypervolume():.4f}", "",
-        *(table(("trial", "on the front", *names), rows) if rows else ["no network was evaluated in full yet"]), "",
+        *(table(("trial", "on the front", *names), rows, left=2) if rows else ["no network was evaluated in full yet"]), "",
         f"Limits: {inline(', '.join(map(str, study.limits)) or 'none')}. Pictures: {inline(study.spec.data['source'])}.", "",
         *fence(f"archtuna front {folder}\narchtuna pick {folder}\narchtuna status {folder} --watch", "sh"),
     ]  # fmt: skip
