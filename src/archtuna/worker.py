@@ -35,7 +35,7 @@ from archtuna.files import Unreachable
 from archtuna.gauge import Gauge, Reading, refuse_unexportable
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
-from archtuna.ledger import recorded
+from archtuna.ledger import COUNTED, recorded
 from archtuna.measuring import Measuring
 from archtuna.objective import values_of
 from archtuna.orders import Orders, has_time, is_admitted, is_reached
@@ -352,6 +352,7 @@ class Worker:
                 "key": architecture.key,
                 "costs": dict(proposal.costs),
                 "decisions": dict(proposal.candidate.decisions),
+                "recipe": proposal.candidate.recipe.to_dict(),
                 "epochs": proposal.candidate.recipe.epochs,
                 "summary": summary_of(architecture),
             }
@@ -593,7 +594,9 @@ class Worker:
             removed = self.study.sweep(self.orders.near, read=False) if is_new or self._saved else []
         self._front, self._saved = front, False
         if is_new:
-            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume(read=False)})
+            counts = {state: self.ledger.counts[state] for state in COUNTED}
+            volume = self.study.hypervolume(read=False)
+            self.emit({"event": "front", "numbers": front, "hypervolume": volume, "counts": counts})
         if removed:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 

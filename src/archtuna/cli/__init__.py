@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import deploy, devices, networks, profiling, reporting, runs, searching, spaces
+from archtuna.cli import dashboards, deploy, devices, networks, profiling, reporting, runs, searching, spaces
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -40,6 +40,7 @@ COMMANDS = (
     runs.pick,
     runs.show,
     reporting.report,
+    dashboards.dashboard,
     networks.train,
     networks.evaluate,
     networks.predict,

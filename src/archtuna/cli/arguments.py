@@ -35,6 +35,15 @@ def flag(parser: argparse.ArgumentParser, *names: str) -> None:
             "--artifacts",
             {"metavar": "URL", "help": "where weights go instead of RUN: s3://bucket/folder, or another folder"},
         ),
+        "log": (
+            "--log",
+            {
+                "action": "append",
+                "default": [],
+                "metavar": "LOGGER",
+                "help": "log to tensorboard, mlflow or wandb, below RUN; repeatable",
+            },
+        ),
         "input-size": ("--input-size", {"type": size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
         "epochs": ("--epochs", {"type": count, "metavar": "N", "help": "epochs of a training"}),
         "run": ("folder", {"metavar": "RUN", "help": "folder of a search"}),

@@ -59,7 +59,7 @@ def search(verbs: Any) -> None:
         metavar="ADDRESS",
         help="let actors of a Ray cluster be the workers: auto, host:6379 or ray://host:10001",
     )
-    flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "json")
+    flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "log", "json")
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
@@ -100,6 +100,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             repeats=arguments.repeats,
             stopping=_schedule(arguments),
             on_event=show.take,
+            loggers=arguments.log,
         )
     return _ended(study, show, arguments, lambda: _ending(study, arguments))
 
@@ -198,7 +199,7 @@ def worker(verbs: Any) -> None:
         "--no-wait", action="store_true", help="end when nothing is left to begin, not when the others have ended, too"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    flag(parser, "study", "storage", "data", "device", "per-gpu", "json")
+    flag(parser, "study", "storage", "data", "device", "per-gpu", "log", "json")
 
 
 def _run_worker(arguments: argparse.Namespace) -> int:
@@ -219,6 +220,7 @@ def _run_worker(arguments: argparse.Namespace) -> int:
             per_gpu=arguments.per_gpu,
             linger=not arguments.no_wait,
             on_event=show.take,
+            loggers=arguments.log,
         )
     return _ended(study, show, arguments, lambda: report.front_lines(study))
 
@@ -231,7 +233,7 @@ def repeat(verbs: Any) -> None:
     parser.add_argument("--numbers", type=numbers, metavar="3,7", help="trials to train again instead of the front")
     parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (1)")
     parser.add_argument("--quiet", action="store_true", help="no progress")
-    flag(parser, "run", "data", "device", "storage", "json")
+    flag(parser, "run", "data", "device", "storage", "log", "json")
 
 
 def _run_repeat(arguments: argparse.Namespace) -> int:
@@ -249,6 +251,7 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             storage=arguments.storage,
             device=arguments.device,
             on_event=show.take,
+            loggers=arguments.log,
         )
     pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
     return _ended(study, show, arguments, lambda: [*report.front_lines(study), "", pick])
