@@ -145,6 +145,8 @@ class _Draft:
 
         size = advice["input_size"].value if "input_size" in advice else self.ready.input_size if self.ready else "64"
         about = [f"The pictures: {self.found.source}", *lines_of(self.found)] if self.found else []
+        if about and advice["space"].reason:
+            about.append(f"The networks: {advice['space'].reason}.")
         return with_advice(self.plain(size), advice, data=self.source, about=about, outlook=expected)
 
 
@@ -161,7 +163,7 @@ def _with_trial_run(tried: _Tried, advice: Advice, seconds: float) -> Beginning:
         changed = tried.fitted(advice, pace)
         if changed["input_size"].value != advice["input_size"].value:
             pace = tried.pace(changed, 0.4 * seconds)
-            changed = tried.fitted(changed, pace, keep_size=True)
+            changed = tried.fitted({**advice, "input_size": changed["input_size"]}, pace, keep_size=True)
     except TrialError as error:
         log.warning("no estimate: %s", error.message)
         return Beginning(draft.text(advice), name, draft.found, advice, notes=(f"No estimate: {error.message}.",))
@@ -197,8 +199,9 @@ class _Tried:
 
     def fitted(self, advice: Advice, pace: Pace, keep_size: bool = False) -> Advice:
         """Return the advice with what lets enough trials fit into the time, or with longer trainings where there is room."""
-        fitting, time = max(0.1, float(self.outlook(advice, pace).fitting[1])), advice["time"].value
-        epochs = advice["epochs"].value
+        expected, time, epochs = self.outlook(advice, pace), advice["time"].value, advice["epochs"].value
+        part = max(1e-3, (seconds_asked(time) - expected.start) / expected.trial[1])  # Of a trial, where none fits.
+        fitting = expected.fitting[1] or part
         if fitting > PLENTY and epochs < LONGEST:
             longer = min(LONGEST, 3 * epochs, int(epochs * fitting / PLENTY))
             return {**advice, "epochs": Proposal(longer, f"{time} has room for longer trainings than {epochs} epochs")}
@@ -224,16 +227,16 @@ def _fraction(advice: Advice) -> float:
 
 def _changed(advice: Advice, before: Room, after: Room, time: str) -> Advice:
     """Return the advice with values that were made smaller, each with its reason."""
-    changed, why = dict(advice), f"smaller than the pictures deserve, so that {ENOUGH} trials fit into {time}"
+    changed, why = dict(advice), f"smaller for the sake of the time: more trials in {time}"
     if after.side != before.side and after.side is not None:
         options = [int(size) for size in advice["input_size"].value.split("|")]
         kept = [size for size in options if size <= after.side] or [after.side]
-        changed["input_size"] = Proposal("|".join(map(str, kept)), f"{why}; {before.side} would be their size")
+        changed["input_size"] = Proposal("|".join(map(str, kept)), f"{why}; these pictures deserve {before.side}")
     if after.fraction != before.fraction:
-        reason = f"a part of the training pictures, so that {ENOUGH} trials fit into {time}; `archtuna train` takes all"
+        reason = f"a part of the training pictures, for more trials in {time}; `archtuna train` takes all"
         changed["fraction"] = Proposal(after.fraction, reason)
     if after.epochs != before.epochs:
-        reason = f"fewer than the {before.epochs} that these pictures need, so that {ENOUGH} trials fit into {time}"
+        reason = f"fewer for the sake of the time: more trials in {time}; these pictures deserve {before.epochs}"
         changed["epochs"] = Proposal(after.epochs, reason)
     return changed
 
@@ -245,8 +248,8 @@ def _notes(expected: Outlook, advice: Advice) -> tuple[str, ...]:
         seconds = seconds_asked(time) - expected.start
         needed = expected.start + ENOUGH * seconds / fitting if fitting else expected.start + ENOUGH * expected.trial[1]
         notes.append(
-            f"{time} is too little for a search: about {fitting} trials fit, and fewer than {ENOUGH} say little. {ENOUGH} "
-            f"take about {said(needed)} (--time)."
+            f"{time} is little: fewer than {ENOUGH} trials hardly say which networks are good. {ENOUGH} take about "
+            f"{said(needed)} (--time)."
         )
     if "latency_ms" in advice["objectives"].value:
         notes.append("Exporting and measuring each network comes on top of that: some seconds a trial.")

@@ -20,6 +20,8 @@ STOPPED = 0.5
 """Share of the epochs that early stopping leaves at best, after the first trials (docs/stopping.md)."""
 NEVER_STOPPED = 6
 """Trials before anybody knows what the rest of a training brings."""
+END = 1.1
+"""Share of its time after which a search is over at the latest."""
 UNKNOWN = 1.6
 """By what factor networks of a space differ from one of it, where only one was measured."""
 
@@ -184,7 +186,7 @@ def outlook(
 ) -> Outlook:
     """Return what is to be expected of a search.
 
-    The range of a trial is what networks of the smaller and of the larger half take, for nobody knows which of them a
+    The range of a trial is what the smaller and the larger two networks take, for nobody knows which of them a
     search will look at. Early stopping counts at its best in the high end of the trials, and not at all elsewhere.
 
     Args:
@@ -199,15 +201,23 @@ def outlook(
     start = START * pace.busy + pace.decode * pictures / pace.cores
     per_epoch = sorted(train * timed.train + val * timed.val for timed in pace.networks)
     low, middle, high = _trial(pace, per_epoch, epochs, workers)
-    left, together = max(0.0, seconds - start), min(workers, pace.slots)
+    together = min(workers, pace.slots)
     most = together if pace.device == "cpu" else workers  # Of a shared card one may get more than one's share.
-    fitting = (int(together * left / high), int(together * left / middle), _with_stopping(most * left / low, epochs))
-    wanted = trials or min(MOST, max(ENOUGH, math.ceil(fitting[2])))
+    # What runs when the time is over has a tenth of it to end, and the start may go faster where networks repeat.
+    at_best = most * (END * seconds - start / 2) / low
+    counts = (
+        together * (seconds - start) / high,
+        together * (seconds - start) / middle,
+        _with_stopping(at_best, epochs),
+    )
+    fitting = max(0, int(counts[0])), max(0, round(counts[1])), max(0, math.ceil(counts[2]))
+    wanted = trials or min(MOST, max(ENOUGH, fitting[2]))
     share = STOPPED if epochs >= SHORTEST else 1.0
-    shortest = start + (min(wanted, NEVER_STOPPED) + share * max(0, wanted - NEVER_STOPPED)) * low / most
-    # What runs when the time is over has a tenth of it to end.
-    ends = min(shortest, seconds), min(max(start, start + wanted * high / together), 1.1 * seconds)
-    return Outlook(start, per_epoch[len(per_epoch) // 2], (low, middle, high), fitting, wanted, (ends[0], max(ends)))
+    shortest = start / 2 + (min(wanted, NEVER_STOPPED) + share * max(0, wanted - NEVER_STOPPED)) * low / most
+    search = min(shortest, seconds), min(start + wanted * high / together, END * seconds)
+    return Outlook(
+        start, per_epoch[len(per_epoch) // 2], (low, middle, high), fitting, wanted, (search[0], max(search))
+    )
 
 
 def _trial(pace: Pace, per_epoch: Sequence[float], epochs: int, workers: int) -> tuple[float, float, float]:
@@ -242,13 +252,12 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
     macs = sorted(timed.macs for timed in pace.networks)
     middling = pace.networks[len(macs) // 2]
     lines = [
-        f"Expected: a trial in full takes {said(found.trial[0])} to {said(found.trial[2])} (an epoch of the middling network "
-        f"{said(found.epoch)}), so that {middle} trials fit into {said(seconds)} with {workers} "
-        f"worker{'s' * (workers > 1)}, {low} to {high} with what is not known: which networks the search looks at, and "
-        f"what early stopping saves. Until {found.trials} trials are done, or the time is over: {said(found.search[0])} to "
-        f"{said(found.search[1])}.",
-        f"Measured in {said(pace.seconds)} on {pace.device}, {pace.threads} thread{'s' * (pace.threads > 1)}, batches of "
-        f"{pace.batch_size}: {len(macs)} networks of {macs[0] / 1e6:.3g}M to {macs[-1] / 1e6:.3g}M macs at "
+        f"Expected in {said(seconds)} with {_many(workers, 'worker')}: {_many(middle, 'trial')} in full, {low} to {high} with "
+        "what nobody knows yet: which networks the search will look at, and what early stopping saves. A trial takes "
+        f"{said(found.trial[0])} to {said(found.trial[2])}, an epoch of the middling network {said(found.epoch)}.",
+        f"The search ends after {said(found.search[0])} to {said(found.search[1])}: with {found.trials} trials, or its time.",
+        f"Measured in {said(pace.seconds)} on {pace.device}, {_many(pace.threads, 'thread')}, batches of {pace.batch_size}: "
+        f"{_many(len(macs), 'network')} of {macs[0] / 1e6:.3g}M to {macs[-1] / 1e6:.3g}M macs at "
         f"{middling.size[0]}x{middling.size[1]}, {sum(timed.pictures for timed in pace.networks):,} training pictures "
         "without the warm-up.",
     ]
@@ -257,3 +266,7 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
             f"Others use this machine: a second of work took {pace.busy:.1f} seconds. Alone it will be faster."
         )
     return lines
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

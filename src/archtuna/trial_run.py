@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 
 DRAWN = 24
 """Networks whose costs are looked at."""
-PLACES = (0.5, 1 / 6, 5 / 6)
+PLACES = (0.5, 0.0, 5 / 6)
 """Where among them, by multiply-accumulates, those lie that are trained; in this order, should the time not last."""
 SAMPLE = 256
 """Pictures that are decoded."""
 SAMPLE_BYTES = 2**26
 FIRST = 8
-"""Pictures of the first batches, which tell how many may follow."""
+"""Pictures of the first batches at most, which tell how many may follow."""
+FIRST_MACS = 2e9
+"""Multiply-accumulates of the first batches at most, should two pictures suffice: so large networks are noticed early."""
 SHARES = {"draw": 0.25, "decode": 0.15}
 """Of the time there is."""
 
@@ -68,12 +70,14 @@ def trial_run(
         sample = _Sample(data, split, space, SHARES["decode"] * seconds)
         networks: list[Timed] = []
         problem: TrialError | ShapeError | None = None
-        for number, candidate in enumerate(_chosen(drawn)):
+        for number, (macs, candidate) in enumerate(_chosen(drawn)):
             left = seconds - (time.perf_counter() - begun)
-            if networks and left < 0.1 * seconds:
-                break
+            # Two passes of two pictures are the least, which the first network tells for a larger one.
+            least = 4 * networks[0].train * macs / networks[0].macs if networks else 0.0
+            if networks and left < max(least, 0.1 * seconds):
+                continue
             try:
-                networks.append(_timed(candidate, sample, place, max(1.0, left / (len(PLACES) - number))))
+                networks.append(_timed(candidate, macs, sample, place, max(1.0, left / (len(PLACES) - number))))
             except (TrialError, ShapeError) as error:
                 problem = error
     if not networks:
@@ -89,28 +93,29 @@ def trial_run(
 
 def _drawn(space: SearchSpace, seconds: float) -> tuple[list[tuple[float, Candidate]], float]:
     """Return random networks that keep the limits with their macs, ascending, and how busy this machine is meanwhile."""
-    rng, found = random.Random(0), []
+    rng, found = random.Random(0), {}
+    costs_of(space.default().architecture)  # The first time libraries are loaded, which is nobody's work.
     begun, worked = time.perf_counter(), time.thread_time()
-    for _ in range(20 * DRAWN):
+    for attempt in range(20 * DRAWN):
+        elapsed = time.perf_counter() - begun
+        if len(found) == DRAWN or elapsed > 2 * seconds or (elapsed > seconds and len(found) >= len(PLACES)):
+            break
         try:
-            candidate = space.random(rng)
+            # The first options come first, which in most spaces are the smallest.
+            candidate = space.random(rng) if attempt else space.default()
             costs = costs_of(candidate.architecture)
         except ShapeError:
             continue
         if all(limit.violation(costs) <= 0 for limit in space.settings.limits if limit.name in costs):
-            found.append((costs["macs"], candidate))
-        if len(found) == DRAWN or (time.perf_counter() - begun > seconds and len(found) >= len(PLACES)):
-            break
-        if time.perf_counter() - begun > 2 * seconds:
-            break
+            found[candidate.architecture.key] = (costs["macs"], candidate)
     busy = (time.perf_counter() - begun) / max(1e-3, time.thread_time() - worked)
-    return sorted(found, key=lambda pair: pair[0]), max(1.0, busy)
+    return sorted(found.values(), key=lambda pair: pair[0]), max(1.0, busy)
 
 
-def _chosen(drawn: list[tuple[float, Candidate]]) -> list[Candidate]:
-    """Return a middling, a small and a large one."""
+def _chosen(drawn: list[tuple[float, Candidate]]) -> list[tuple[float, Candidate]]:
+    """Return a middling, the smallest and a large one."""
     places = [min(len(drawn) - 1, int(place * len(drawn))) for place in PLACES if drawn]
-    return [drawn[place][1] for place in dict.fromkeys(places)]
+    return [drawn[place] for place in dict.fromkeys(places)]
 
 
 class _Sample:
@@ -160,6 +165,11 @@ class _Ration:
     def __len__(self) -> int:
         return 1
 
+    def enlarge(self, fitting: int, size: int, most: int, until: float) -> None:
+        """Hand out batches of ``size``, or of as many pictures as fit, for one pass of ``most`` pictures."""
+        self.size = max(self.size, min(size, fitting))
+        self.most, self.until = max(self.size, most), until
+
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         self.given = 0
         while self.given < self.most and (not self.given or time.perf_counter() < self.until):
@@ -170,10 +180,11 @@ class _Ration:
                     return
 
 
-def _timed(candidate: Candidate, sample: _Sample, place: torch.device, seconds: float) -> Timed:
+def _timed(candidate: Candidate, macs: float, sample: _Sample, place: torch.device, seconds: float) -> Timed:
     """Train one network for about so long, and return what it took.
 
-    A first small batch warms up, a second tells how large the batches of the third pass may be, and that one counts.
+    A first small batch warms up, a second tells how large the batches of the third pass may be, and that one counts. Where
+    the time does not last, the pass before it does.
     """
     from archtuna.model import build
     from archtuna.training import train
@@ -181,27 +192,25 @@ def _timed(candidate: Candidate, sample: _Sample, place: torch.device, seconds: 
     ends = time.perf_counter() + seconds
     # The rate and the weights of classes change no time, and a rate that is too high would end the training.
     recipe = candidate.recipe.replace(epochs=3, lr=1e-4, class_weights="none")
-    model, batch = build(candidate.architecture, pretrained=False), min(recipe.batch_size, sample.train)
-    training, validation = _rations(candidate, sample, model, place, recipe)
-    last = None
+    model = build(candidate.architecture, pretrained=False)
+    training, validation = _rations(candidate, sample, model, place, recipe, max(2, min(FIRST, int(FIRST_MACS / macs))))
     for epoch in train(model, training, validation, recipe, classes=sample.classes, device=place):
-        last = epoch
+        last, given = epoch, (training.given, validation.given)
+        left = ends - time.perf_counter()
+        if left < epoch.seconds:
+            break
         if epoch.number == 2:
-            pace, left = epoch.train_seconds / max(1, training.given), ends - time.perf_counter()
-            fitting = int(0.8 * left / pace) if pace > 0 else batch
-            training.size = max(1, min(batch, max(FIRST, fitting)))
-            training.most, training.until = max(training.size, sample.train), time.perf_counter() + 0.8 * left
-            validation.size = min(EVALUATION_BATCH, sample.val, max(FIRST, fitting))
-            validation.most = validation.size
-    assert last is not None
-    costs = costs_of(candidate.architecture)
-    size, given = candidate.architecture.input_size, training.given
-    val = (last.seconds - last.train_seconds) / max(1, validation.given)
-    return Timed(costs["params"], costs["macs"], size, last.train_seconds / given, val, given)
+            fitting = int(0.8 * left * training.given / max(1e-9, epoch.train_seconds))
+            training.enlarge(fitting, min(recipe.batch_size, sample.train), sample.train, ends - 0.2 * left)
+            # A validation picture takes a third of a training picture, and its share of the time is small.
+            validation.enlarge(fitting // 4, min(EVALUATION_BATCH, sample.val), 0, ends)
+    costs, size = costs_of(candidate.architecture), candidate.architecture.input_size
+    val = (last.seconds - last.train_seconds) / given[1]
+    return Timed(costs["params"], macs, size, last.train_seconds / given[0], val, given[0])
 
 
 def _rations(
-    candidate: Candidate, sample: _Sample, model: Any, place: torch.device, recipe: Any
+    candidate: Candidate, sample: _Sample, model: Any, place: torch.device, recipe: Any, first: int
 ) -> tuple[_Ration, _Ration]:
     import torch
 
@@ -211,7 +220,7 @@ def _rations(
     preprocess = Preprocess.of(images, np.arange(len(images)))
     last = memory_format_of(model, place, recipe.channels_last) is torch.channels_last
     shared: dict[str, Any] = {"device": str(place), "channels_last": last}
-    first = min(FIRST, recipe.batch_size, sample.train)
+    first = min(first, recipe.batch_size, sample.train)
 
     def make(size: int, count: int, recipe: Any) -> Batches:
         # As many as an epoch has, so that its last, smaller batch counts as well; a large set is never handed out whole.
@@ -219,7 +228,7 @@ def _rations(
         return Batches(images, indices, preprocess, batch_size=size, recipe=recipe, **shared)
 
     training = _Ration(partial(make, count=sample.train, recipe=recipe), first)
-    return training, _Ration(partial(make, count=sample.val, recipe=None), min(FIRST, sample.val))
+    return training, _Ration(partial(make, count=sample.val, recipe=None), min(first, sample.val))
 
 
 @contextmanager
