@@ -12,7 +12,10 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 # Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
 ROWS = [
     ("cli", "__main__"),
-    ("card", "dashboard", "live", "page", "report", "schema", "starter", "status"),
+    (
+        *("card", "dashboard", "live", "page", "report", "schema", "starter", "status"),
+        *("inventory", "advice", "outlook", "trial_run", "beginning"),
+    ),
     (
         *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import dashboards, deploy, devices, networks, profiling, reporting, runs, searching, spaces
+from archtuna.cli import dashboards, deploy, devices, networks, profiling, reporting, runs, searching, spaces, starting
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -30,7 +30,7 @@ examples:
 
 
 COMMANDS = (
-    spaces.init,
+    starting.init,
     spaces.check,
     searching.search,
     searching.worker,
