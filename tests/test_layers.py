@@ -12,12 +12,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 # Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
 ROWS = [
     ("cli", "__main__"),
-    ("card", "live", "report", "schema", "starter", "status"),
+    ("card", "display", "live", "panels", "report", "schema", "starter", "status", "terminal"),
     (
         *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
         *("measuring", "forecast"),
-        *("leases", "ledger", "claims", "storage", "rdb"),
+        *("growth", "leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
     ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),

@@ -111,6 +111,8 @@ class Crew:
                 while self.members:
                     if not self.ending and (self.stop.requested or self._is_over()):
                         self.ending = True
+                        if self.stop.requested:
+                            self.emit({"event": "stopping"})
                         self._stop()
                     self._watch()
             finally:

@@ -568,7 +568,9 @@ def _emit_start(
             "counts": study.counts(),
             "front": [trial.number for trial in front],
             "values": {str(trial.number): dict(trial.values) for trial in front},
+            "costs": {str(trial.number): dict(trial.costs) for trial in front},
             "hypervolume": study.hypervolume(),
+            "growth": [round(volume, 6) for volume in study.growth()],
             "taken_back": list(returned),
         }
     )

@@ -324,6 +324,7 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
         "counts": study.counts(),
         "front": [trial.number for trial in front],
         "values": {str(trial.number): dict(trial.values) for trial in front},
+        "costs": {str(trial.number): dict(trial.costs) for trial in front},
         "hypervolume": study.hypervolume(),
     }
 

@@ -29,6 +29,7 @@ from archtuna.architecture import Architecture
 from archtuna.artifacts import Artifacts, Training, run_name
 from archtuna.errors import StudyError, nearest
 from archtuna.files import Place, listing, place_of
+from archtuna.growth import Growth
 from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
@@ -230,6 +231,7 @@ class Study:
         self.limits = tuple(limit_of(text) for text in spec.limits)
         self.ledger = Ledger(study, self.objectives)
         self._in_order: tuple[list[int], list[int]] = ([], [])
+        self._growth = Growth(len(self.objectives))
         self._repeated_front: set[int] | None = None
         self._probes: list[Mapping[str, Any]] = []
         self.storage_url = redact(storage) if isinstance(storage, str) else None
@@ -498,14 +500,24 @@ class Study:
         Args:
             read: whether to read first what is new in the study and its repeats; without it trials have their own values.
         """
-        pairs = np.array([self.reference[o.name] for o in self.objectives])
-        ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        ideal, worst = self._box()
         if read:
             self.ledger.refresh()
             again = self._again()
             if again:
                 return hypervolume(self._means(again), ideal, worst)
         return self.ledger.front.hypervolume(ideal, worst) if self.ledger.numbers else 0.0
+
+    def growth(self) -> list[float]:
+        """Return the hypervolume after each complete trial within the limits, by the values of its own run."""
+        self.ledger.refresh()
+        return self._growth.after(self.ledger.points, *self._box())
+
+    def _box(self) -> tuple[list[float], list[float]]:
+        """Return the ideal and the worst that counts, turned so that smaller is better."""
+        pairs = np.array([self.reference[o.name] for o in self.objectives])
+        ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        return ideal, worst
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are ``complete``, ``stopped``, ``refused`` and ``failed``."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TextIO
 
 
 def verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
@@ -86,6 +87,20 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value), flush=True)
+
+
+def redrawing(lines: Callable[[Any], list[str]], stream: TextIO, closing: contextlib.ExitStack) -> bool:
+    """Show lines on a stream and redraw them until ``closing``; return whether it is a terminal where that can be done."""
+    from archtuna.terminal import can_redraw
+
+    if not can_redraw(stream):
+        return False
+    from rich.console import Console
+
+    from archtuna.display import Display
+
+    closing.enter_context(Display(lines, Console(file=stream)))
+    return True
 
 
 def say_notes(notes: Iterable[str]) -> None:

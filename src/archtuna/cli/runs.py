@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
 
-from archtuna.cli.arguments import count, flag, print_json, print_lines, verb
+from archtuna.cli.arguments import count, flag, print_json, print_lines, redrawing, verb
 from archtuna.errors import StudyError
 
 
@@ -18,9 +19,10 @@ def status(verbs: Any) -> None:
     flag(parser, "study", "storage", "json")
 
 
-def _run_status(arguments: argparse.Namespace) -> None:
-    from archtuna.status import status, status_lines, watched
+def _run_status(arguments: argparse.Namespace) -> int:
+    from archtuna.status import status, status_lines
     from archtuna.study import Study
+    from archtuna.terminal import Screen, screen_of
 
     if (arguments.folder is None) == (arguments.study is None):
         raise StudyError("name either the folder of a run or its study", hint="archtuna status RUN, or --study NAME")
@@ -31,13 +33,30 @@ def _run_status(arguments: argparse.Namespace) -> None:
     with study:
         if arguments.json:
             print_json(status(study))
-        elif not arguments.watch:
-            print_lines(status_lines(status(study)))
-        else:
-            for lines in watched(study):
-                if sys.stdout.isatty():
-                    print("\x1b[2J\x1b[H", end="")
-                print_lines(lines)
+            return 0
+        code = _watch(study) if arguments.watch else 0
+        screen = screen_of(sys.stdout)
+        print_lines(status_lines(status(study), Screen(screen.width, unicode=screen.unicode)))
+        return code
+
+
+def _watch(study: Any) -> int:
+    """Show how a study stands until it is over or Ctrl-C; where nothing can be redrawn, say each change in a line."""
+    from archtuna.status import status_lines, summary_line, watched
+
+    newest: list[dict[str, Any]] = []
+    said = ""
+    with contextlib.ExitStack() as closing, contextlib.suppress(KeyboardInterrupt):
+        for found in watched(study):
+            newest[:] = [found]
+            if not said:
+                redrawn = redrawing(lambda screen: status_lines(newest[0], screen), sys.stdout, closing)
+            line = summary_line({**found, "left": None, "rate": None})
+            if not redrawn and line != said:
+                print(line, flush=True)
+            said = line
+        return 0
+    return 130
 
 
 def front(verbs: Any) -> None:
@@ -50,6 +69,7 @@ def _run_front(arguments: argparse.Namespace) -> None:
     from archtuna import report
     from archtuna.final import knee_checkpoint
     from archtuna.study import Study
+    from archtuna.terminal import screen_of
 
     with Study.open(arguments.folder, storage=arguments.storage) as study:
         if arguments.knee:
@@ -57,7 +77,7 @@ def _run_front(arguments: argparse.Namespace) -> None:
         elif arguments.json:
             print_json(report.front(study))
         else:
-            print_lines(report.front_lines(study))
+            print_lines(report.front_lines(study, screen_of(sys.stdout)))
 
 
 def pick(verbs: Any) -> None:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from archtuna.cli.arguments import count, count_or_zero, flag, numbers, print_json, print_lines, say_notes, share, verb
+from archtuna.cli.arguments import (
+    count,
+    count_or_zero,
+    flag,
+    numbers,
+    print_json,
+    print_lines,
+    redrawing,
+    say_notes,
+    share,
+    verb,
+)  # fmt: skip
 from archtuna.errors import DataError, StudyError
 
 
@@ -121,19 +134,33 @@ def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Calla
 
 def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
     from archtuna import report
+    from archtuna.terminal import screen_of
 
-    lines = [*report.front_lines(study), ""]
+    screen = screen_of(sys.stdout)
+    return [*report.front_lines(study, screen), "", *_advice(_next_steps(study), screen.width)]
+
+
+def _next_steps(study: Any) -> Iterator[tuple[str, str]]:
+    """Yield what can be done after a search, and the command that does it."""
     if study.front():
         knee = study.knee()
-        lines.append(f"look at the knee point:  archtuna show {study.folder} {knee.number}")
-        lines.append(f"train it in full:        archtuna train {study.folder} {knee.number}")
+        yield "look at the knee point:", f"archtuna show {study.folder} {knee.number}"
+        yield "train it in full:", f"archtuna train {study.folder} {knee.number}"
         if knee.checkpoint:
-            lines.append(f"export it as it is:      archtuna export {knee.checkpoint} model.onnx")
-        lines.append(f"choose another:          archtuna pick {study.folder} --max {_bound_of(study)}")
+            yield "export it as it is:", f"archtuna export {knee.checkpoint} model.onnx"
+        yield "choose another:", f"archtuna pick {study.folder} --max {_bound_of(study)}"
         if not any(trial.again for trial in study.front()):
-            lines.append(f"see what is chance:      archtuna repeat {study.folder} --seeds 3")
-    lines.append("go on searching:         the same command again, with more --trials or --time")
-    return lines
+            yield "see what is chance:", f"archtuna repeat {study.folder} --seeds 3"
+    yield "go on searching:", "the same command again, with more --trials or --time"
+
+
+def _advice(steps: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """Return steps with their commands in a column of their own, or below where that is too narrow for one of them."""
+    steps = list(steps)
+    room = max(len(what) for what, _ in steps) + 2
+    if room + max(len(command) for _, command in steps) <= width:
+        return [f"{what:<{room}}{command}" for what, command in steps]
+    return [line for what, command in steps for line in (what, f"  {command}")]
 
 
 def _bound_of(study: Any) -> str:
@@ -150,11 +177,12 @@ class _Shown:
         self.title = title
         self.reason = ""
         self.watch: Any = None
-        self.display: Any = None
+        self.lock = threading.Lock()  # The display's thread reads while this one takes events.
+        self.closing = contextlib.ExitStack()
+        self.redrawn = False
 
     def take(self, event: dict[str, Any]) -> None:
-        from archtuna.live import Watch, plain_lines
-        from archtuna.objective import objectives_of
+        from archtuna.live import plain_lines
 
         if event["event"] == "end":
             self.reason = event["reason"]
@@ -164,28 +192,29 @@ class _Shown:
         if self.quiet:
             return
         if self.watch is None:
-            self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
-            self._open()
-        (self.display or self.watch).take(event)
-        if self.display is None:
+            self._open(event)
+        with self.lock:
+            self.watch.take(event)
+        if not self.redrawn:
             for line in plain_lines(self.watch, event):
                 print(line, file=sys.stderr, flush=True)
 
-    def _open(self) -> None:
-        if sys.stderr.isatty():
-            from rich.console import Console
+    def _open(self, event: dict[str, Any]) -> None:
+        from archtuna.live import Watch
+        from archtuna.objective import objectives_of
 
-            from archtuna.live import Display
+        self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
+        self.redrawn = redrawing(self.lines, sys.stderr, self.closing)
 
-            self.display = Display(self.watch, Console(stderr=True))
-            self.display.__enter__()
+    def lines(self, screen: Any) -> list[str]:
+        with self.lock:
+            return self.watch.lines(screen)
 
     def __enter__(self) -> _Shown:
         return self
 
-    def __exit__(self, *args: Any) -> None:
-        if self.display is not None:
-            self.display.__exit__(*args)
+    def __exit__(self, *_: Any) -> None:
+        self.closing.close()
 
 
 def worker(verbs: Any) -> None:
@@ -204,6 +233,7 @@ def worker(verbs: Any) -> None:
 def _run_worker(arguments: argparse.Namespace) -> int:
     from archtuna import report
     from archtuna.driver import join
+    from archtuna.terminal import screen_of
 
     if arguments.study is None:
         raise StudyError("no study is named", hint="--study NAME; archtuna search says the name of its own")
@@ -220,7 +250,7 @@ def _run_worker(arguments: argparse.Namespace) -> int:
             linger=not arguments.no_wait,
             on_event=show.take,
         )
-    return _ended(study, show, arguments, lambda: report.front_lines(study))
+    return _ended(study, show, arguments, lambda: report.front_lines(study, screen_of(sys.stdout)))
 
 
 def repeat(verbs: Any) -> None:
@@ -237,6 +267,7 @@ def repeat(verbs: Any) -> None:
 def _run_repeat(arguments: argparse.Namespace) -> int:
     from archtuna import report
     from archtuna.driver import repeat
+    from archtuna.terminal import screen_of
 
     show = _Shown(arguments, f"archtuna repeat, {arguments.folder}")
     with show:
@@ -251,4 +282,4 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             on_event=show.take,
         )
     pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
-    return _ended(study, show, arguments, lambda: [*report.front_lines(study), "", pick])
+    return _ended(study, show, arguments, lambda: [*report.front_lines(study, screen_of(sys.stdout)), "", pick])
