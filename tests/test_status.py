@@ -107,3 +107,11 @@ def test_watching_ends_with_the_search(study: Study) -> None:
     add(study, 0.5, 100.0)
     study.optuna.set_user_attr(Attr.ORDERS, {"trials": 1, "deadline": None, "sampler": None})
     assert len(list(watched(study, seconds=0.01))) == 1
+
+
+def test_watching_goes_on_where_nobody_has_begun_yet(study: Study) -> None:
+    study.optuna.set_user_attr(Attr.ORDERS, {"trials": 1, "deadline": None, "sampler": None})
+    seen = watched(study, seconds=0.01)
+    assert [next(seen)["wanted"] for _ in range(3)] == [1, 1, 1]
+    study.optuna.set_user_attr(Attr.ORDERS, {"trials": 1, "deadline": time.time() - 1, "sampler": None})
+    assert len(list(seen)) == 1

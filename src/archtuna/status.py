@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from archtuna.errors import number
 from archtuna.leases import is_dead, worker_of
 from archtuna.ledger import COUNTED
 from archtuna.objective import objectives_of
@@ -128,7 +127,7 @@ def summary_line(found: Mapping[str, Any]) -> str:
 def _pieces(found: Mapping[str, Any]) -> list[str]:
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count] or ["no trials yet"]
     wanted = f" of {found['wanted']} wanted" if found["wanted"] else ""
-    pace = [f"{number(found['rate'])} trials an hour"] if found["rate"] else []
+    pace = [f"{found['rate']:.3g} trials an hour"] if found["rate"] else []
     pace += [f"about {clock(found['left'])} left"] if found["left"] is not None else []
     return [f"trials{wanted}: {counts[0]}", *counts[1:], *pace]
 
@@ -166,7 +165,16 @@ def watched(study: Study, seconds: float = 2.0) -> Iterator[dict[str, Any]]:
     while True:
         found = status(study)
         yield found
-        open_ones = found["trials"]["running"] + found["trials"]["waiting"]
-        if not open_ones and found["left"] in (None, 0.0):
+        if is_over(found):
             return
         time.sleep(seconds)
+
+
+def is_over(found: Mapping[str, Any]) -> bool:
+    """Return whether a search has come to its end: nothing is open, and its trials are done or its time is up."""
+    trials = found["trials"]
+    if trials["running"] or trials["waiting"]:
+        return False
+    done = trials["complete"] + trials["stopped"] + trials["failed"]
+    is_reached = found["wanted"] is not None and done >= found["wanted"]
+    return is_reached or found["left"] == 0.0 or (found["wanted"] is None and found["left"] is None)
