@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import os
-import pty
 import re
-import select
-import struct
 import subprocess
 import sys
-import termios
-import threading
-import time
 from pathlib import Path
 
 import pytest
+
+from shells import Terminal, plain
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")]
 
@@ -33,57 +27,16 @@ training: {epochs: 16, batch_size: 64, augment: none}
 """
 
 
-class Terminal:
-    """A command on a terminal of its own, whose window can be resized and whose keys can be pressed."""
-
-    def __init__(self, folder: Path, *arguments: object, columns: int = 80, lines: int = 24, **environment: str) -> None:
-        self.keys, theirs = pty.openpty()
-        self.resize(columns, lines)
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "archtuna", *map(str, arguments)], cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs,
-            env={**os.environ, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "CI": "", **environment},
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(theirs)
-        self.seen = ""
-        self.reader = threading.Thread(target=self._read, daemon=True)
-        self.reader.start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):  # That is how the end of a terminal reads on Linux.
-            while select.select([self.keys], [], [], 60)[0] and (data := os.read(self.keys, 65536)):
-                self.seen += data.decode(errors="replace")
-
-    def resize(self, columns: int, lines: int) -> None:
-        fcntl.ioctl(self.keys, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-
-    def press(self, keys: str) -> None:
-        os.write(self.keys, keys.encode())
-
-    def wait_for(self, pattern: str, since: int = 0, seconds: float = 120) -> int:
-        """Return where in what was seen a pattern ends, once it is there."""
-        deadline = time.monotonic() + seconds
-        while not (found := re.compile(pattern).search(self.seen, since)):
-            assert time.monotonic() < deadline, f"{pattern} was not seen:\n{self.seen[-3000:]}"
-            assert self.process.poll() is None or not time.sleep(0.5), self.seen[-3000:]
-            time.sleep(0.05)
-        return found.end()
-
-    def end(self, seconds: float = 60) -> int:
-        code = self.process.wait(seconds)
-        self.reader.join(10)
-        os.close(self.keys)
-        return code
-
-
-def plain(text: str) -> str:
-    return re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text)
+def terminal_of(folder: Path, *arguments: object, **environment: str) -> Terminal:
+    command = [sys.executable, "-m", "archtuna", *map(str, arguments)]
+    shown = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "CI": ""}
+    return Terminal(command, folder, {**os.environ, **shown, **environment})
 
 
 def test_a_search_on_a_terminal_is_resized_interrupted_and_goes_on(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SPACE)
     search = ("search", "s.yaml", "--data", "digits", "--out", "run", "--trials", "500")
-    terminal = Terminal(tmp_path, *search)
+    terminal = terminal_of(tmp_path, *search)
     terminal.wait_for(r"([3-9]|1\d)/16 ")
     assert "━" in terminal.seen
     at = len(terminal.seen)
@@ -97,7 +50,7 @@ def test_a_search_on_a_terminal_is_resized_interrupted_and_goes_on(tmp_path: Pat
     assert terminal.seen.rindex("\x1b[?25h") > terminal.seen.rindex("\x1b[?25l"), "the cursor is hidden"
     assert "Traceback" not in terminal.seen
     assert "the same command again" in terminal.seen
-    again = Terminal(tmp_path, *search[:-1], "2", LC_ALL="C", NO_COLOR="1")
+    again = terminal_of(tmp_path, *search[:-1], "2", LC_ALL="C", NO_COLOR="1")
     assert again.end(120) == 0
     assert "goes on after epoch" in again.seen or "trials 2/2" in again.seen
     assert plain(again.seen).isascii(), "the locale has no other letters"
@@ -117,7 +70,7 @@ def test_a_status_that_is_watched_ends_quietly_with_ctrl_c(tmp_path: Path) -> No
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
-    terminal = Terminal(tmp_path, "status", "run", "--watch")
+    terminal = terminal_of(tmp_path, "status", "run", "--watch")
     terminal.wait_for("no trial is with a worker")
     terminal.press("\x03")
     assert terminal.end() == 130
