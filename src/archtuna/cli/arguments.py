@@ -18,6 +18,13 @@ from archtuna.errors import nearest
 class Parser(argparse.ArgumentParser):
     """A parser whose mistakes are two lines: what is wrong, and what helps."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and say here what is not known: the command's own parser knows what may have been meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         """Say a mistake in the arguments, and end with exit code 2."""
         print(f"{self.prog}: {_in_words(message)}\nhint: {self._hint(message)}", file=sys.stderr)
