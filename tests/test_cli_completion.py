@@ -114,7 +114,9 @@ def asked(line: str, folder: Path) -> tuple[list[str], str]:
     }  # fmt: skip
     code = code.replace("finally:", "except SystemExit: pass\nfinally:")
     code = code.replace("c.main([])", "f._exit = sys.exit; os._exit = sys.exit; c.main([])")
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env={**os.environ, **given}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env={**os.environ, **given}, capture_output=True, text=True
+    )
     return [answer.strip() for answer in out.read_text().splitlines()], done.stderr
 
 

@@ -55,7 +55,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ARCHTUNA_DEVICES", '{"pi4": {"url": "http://pi4:8765"}}')
     believe(monkeypatch)
     (tmp_path / "s.yaml").write_text(FILE)
-    (tmp_path / "one.yaml").write_text("backbone: [[1, Conv, [8, 3]], [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [3]]]")
+    (tmp_path / "one.yaml").write_text(
+        "backbone: [[1, Conv, [8, 3]], [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [3]]]"
+    )
     (tmp_path / "broken.jpg").write_text("no picture")
     (tmp_path / "tables").mkdir()
     own(tmp_path / "tables" / "toy.npz")
@@ -117,16 +119,22 @@ def test_schemas_are_strict_enough_to_find_a_key_that_is_gone(
 
 
 @pytest.mark.slow
-def test_what_a_search_its_repeats_a_worker_and_a_training_print(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_search_its_repeats_a_worker_and_a_training_print(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder(place / "photos", each=12)
     search = "search s.yaml --data photos --out run --trials 3 --epochs 2 --repeats 1 --limit params<=1500"
     events = printed(capsys, search)
     check("search", events)
-    assert {"start", "trial", "epoch", "complete", "front", "repeats", "repeat", "repeated", "end"} <= {e["event"] for e in events}
+    assert {"start", "trial", "epoch", "complete", "front", "repeats", "repeat", "repeated", "end"} <= {
+        e["event"] for e in events
+    }
     check("repeat", printed(capsys, "repeat run --seeds 1"))
     number = events[-1]["front"][0]
     check("train", printed(capsys, f"train run {number} --epochs 1 --seeds 2"))
-    made = "search s.yaml --data photos --out two --trials 1 --epochs 1 --workers 0 --study two --storage sqlite:///two.db"
+    made = (
+        "search s.yaml --data photos --out two --trials 1 --epochs 1 --workers 0 --study two --storage sqlite:///two.db"
+    )
     check("search", printed(capsys, made))
     told = printed(capsys, "worker --study two --storage sqlite:///two.db --out two")
     check("worker", told)
@@ -148,7 +156,10 @@ def test_every_event_that_is_told_has_its_keys_in_the_schema() -> None:
 
 
 def test_a_device_says_what_it_is(
-    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, served: tuple[str, str]  # noqa: F811
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    served: tuple[str, str],  # noqa: F811
 ) -> None:
     url, token = served
     monkeypatch.delenv("ARCHTUNA_DEVICES")

@@ -54,10 +54,16 @@ def test_every_argument_is_explained(prog):
     ("words", "said"),
     [
         (["serach"], "archtuna: there is no COMMAND 'serach'\nhint: did you mean 'search'?"),
-        (["front"], "archtuna front: the following arguments are required: RUN\nhint: archtuna front --help says what it takes"),
+        (
+            ["front"],
+            "archtuna front: the following arguments are required: RUN\nhint: archtuna front --help says what it takes",
+        ),
         (["front", "r", "--jsno"], "archtuna front: unrecognized arguments: --jsno\nhint: did you mean '--json'?"),
         (["train", "r", "x"], "archtuna train: argument NUMBER: invalid int value: 'x'\nhint: archtuna train --help"),
-        (["evaluate", "c", "--split", "tset"], "archtuna evaluate: there is no --split 'tset'\nhint: did you mean 'test'?"),
+        (
+            ["evaluate", "c", "--split", "tset"],
+            "archtuna evaluate: there is no --split 'tset'\nhint: did you mean 'test'?",
+        ),
         (["device", "ad"], "archtuna device: there is no COMMAND 'ad'\nhint: did you mean 'add'?"),
     ],
 )

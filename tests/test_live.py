@@ -159,7 +159,6 @@ def test_without_a_terminal_events_are_lines():
     assert said[-1] == "ended (trials): trials 1/10, 1 refused, hypervolume 0.2500"
 
 
-
 @pytest.mark.parametrize(
     ("event", "said"),
     [

@@ -3,7 +3,18 @@ from __future__ import annotations
 import pytest
 
 from archtuna.objective import objectives_of
-from archtuna.panels import MANY_ROWS, ROWS, Network, Worker, clock, fitted, front_table, growth_lines, pace_left, worker_lines
+from archtuna.panels import (
+    MANY_ROWS,
+    ROWS,
+    Network,
+    Worker,
+    clock,
+    fitted,
+    front_table,
+    growth_lines,
+    pace_left,
+    worker_lines,
+)
 from archtuna.terminal import Screen
 
 NAMES = ["f1", "params", "macs", "latency_ms@pi4"]
@@ -12,8 +23,19 @@ WIDTHS = (40, 80, 160)
 
 
 def network(number: int) -> Network:
-    values = {"f1": 0.5 + number / 100, "params": 1e4 * 1.3**number, "macs": 1e6 * 1.2**number, "latency_ms@pi4": 0.5 + number}
-    return Network(number, values, {**values, "size_mb": 1.25, "peak_memory_mb": 0.1}, seconds=65.0, network="8 blocks, 32x32 pixels")
+    values = {
+        "f1": 0.5 + number / 100,
+        "params": 1e4 * 1.3**number,
+        "macs": 1e6 * 1.2**number,
+        "latency_ms@pi4": 0.5 + number,
+    }
+    return Network(
+        number,
+        values,
+        {**values, "size_mb": 1.25, "peak_memory_mb": 0.1},
+        seconds=65.0,
+        network="8 blocks, 32x32 pixels",
+    )
 
 
 FRONT = [network(number) for number in range(30)]
@@ -71,7 +93,11 @@ def test_workers_fit_any_width(width):
 
 
 def test_a_worker_of_whom_nothing_is_known_yet():
-    lines = worker_lines([worker(1, epoch=0, epochs=0, best={"f1": None}, left=None, costs={}, metrics={}, network="")], OBJECTIVES, Screen())
+    lines = worker_lines(
+        [worker(1, epoch=0, epochs=0, best={"f1": None}, left=None, costs={}, metrics={}, network="")],
+        OBJECTIVES,
+        Screen(),
+    )
     assert lines[0].split() == ["worker", "trial", "epoch", "best", "f1", "left"]
     assert lines[1].split()[2:] == ["╌" * 16, "0/?", "-", "-"]
 

@@ -63,7 +63,11 @@ def test_who_works_on_what_and_who_is_not_heard_of(study: Study) -> None:
     assert "left" in lines[1]
     assert any("gpu-7:42" in line and "7/12" in line and "stale, heard of 8:20 ago, take 2" in line for line in lines)
     assert "a stale trial goes on with the next worker that is free: archtuna worker" in lines
-    assert lines[-3:] == ["trial  f1 (max)  params (min)", "   1*    0.6000           200", "   0     0.5000           100"]
+    assert lines[-3:] == [
+        "trial  f1 (max)  params (min)",
+        "   1*    0.6000           200",
+        "   0     0.5000           100",
+    ]
     assert found["growth"] == sorted(found["growth"])
     assert len(found["growth"]) == 3
     assert any(line.startswith("hypervolume from ") and line.endswith("over 3 trials") for line in lines)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -95,7 +96,7 @@ def test_rows_that_are_shown_are_spread_and_keep_both_ends_and_the_knee(count, m
         assert len(shown) == min(count, most)
         assert {0, count - 1, knee} <= set(shown)
         assert shown == sorted(shown)
-        gaps = [b - a for a, b in zip(shown, shown[1:], strict=False)]
+        gaps = [b - a for a, b in itertools.pairwise(shown)]
         assert max(gaps, default=0) <= 2.5 * count / most + 1
 
 
@@ -114,7 +115,12 @@ def test_a_table_gives_way_step_by_step():
     assert table(COLUMNS, Screen(34))[0] == "trial  latency_ms (min)  f1 (max)"
     assert table(COLUMNS, Screen(30))[0] == "trial  latency_ms      f1"
     assert table(COLUMNS, Screen(22))[0] == "trial  laten…      f1"
-    assert table(COLUMNS, Screen(14)) == ["trial  laten…", "    1  3.1 ms", "  22*   12 ms", "(1 more column in a wider window)"]
+    assert table(COLUMNS, Screen(14)) == [
+        "trial  laten…",
+        "    1  3.1 ms",
+        "  22*   12 ms",
+        "(1 more column in a wider window)",
+    ]
     assert "more" not in "".join(table(COLUMNS, Screen(22)))
 
 

@@ -248,7 +248,10 @@ def front_lines(study: Study, screen: Screen = ENDLESS) -> list[str]:
     trials = study.front()
     if not trials:
         counts = study.counts()
-        return ["no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+        return [
+            "no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items()),
+            f"archtuna status {study.folder} says how the search stands",
+        ]
     knee = study.knee().number
     first = next(o for o in study.objectives if o.kind == "quality")
     marks = noise_marks(trials, first)
@@ -265,7 +268,10 @@ def front_lines(study: Study, screen: Screen = ENDLESS) -> list[str]:
     place = study.artifacts.folder / "checkpoints"
     kept = f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
-    legend = ["* knee point", *(_noise_lines(first, any(marks)) if again else ())]
+    legend = [
+        "* knee point: nearest to the best of every objective",
+        *(_noise_lines(first, any(marks)) if again else ()),
+    ]
     said = [*legend, *measuring_lines(study.measuring()), kept, note]
     return [*fitting(columns, screen), *(line for text in said for line in paragraph(text, screen, 9))]
 
@@ -374,6 +380,7 @@ def shown(trial: Trial) -> dict[str, Any]:
 def show_lines(trial: Trial) -> list[str]:
     """Return a trial as text: its values, its training values and the layer table."""
     lines = [f"trial {trial.number}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"]
+    lines += trial.traceback.rstrip().splitlines() if trial.traceback else []
     if trial.metrics:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in trial.metrics.items())
         lines.append(f"validation, epoch {trial.kept} of {trial.epochs}: {metrics}")

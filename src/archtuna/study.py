@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("archtuna")
 
 FORMAT = 1
+LOST = "restore the storage (study.db, or the database), or search anew with another --out"
 NEAR = 10
 """How many checkpoints of trials behind the front are kept, nearest first."""
 
@@ -141,7 +142,7 @@ class Trial:
             StudyError: the trial has none (it was refused because its rows make no network, or was never drawn).
         """
         if self._architecture is None:
-            raise StudyError(f"trial {self.number} has no network: it is {self.state} ({self.reason or 'no reason'})")
+            raise StudyError(f"trial {self.number} has no network: it is {self.state} ({self.reason or 'never begun'})")
         return Architecture.from_dict(json.loads(self._architecture))
 
 
@@ -274,10 +275,12 @@ class Study:
         with _opened(where, folder) as opened:
             found = _load(opened, record["name"])
             if found is None:
-                raise StudyError(f"{folder} speaks of a study '{record['name']}' that its storage does not have")
+                raise StudyError(
+                    f"{folder} speaks of a study '{record['name']}' that its storage does not have", hint=LOST
+                )
             spec = _spec_of(found)
             if spec is None:
-                raise StudyError(f"the study '{record['name']}' was not made by archtuna")
+                raise StudyError(f"the study '{record['name']}' was not made by archtuna", hint="use another --out")
         return cls(folder, found, spec, where)
 
     @classmethod

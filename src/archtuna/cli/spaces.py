@@ -18,7 +18,9 @@ def init(verbs: Any) -> None:
         examples=("archtuna init search.yaml --data photos", "archtuna init micro.yaml --space micro --data photos"),
         docs="docs/format.md",
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", nargs="?", default="search.yaml", help="where to write it (search.yaml)")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="search.yaml", help="where to write it (search.yaml)"
+    )
     parser.add_argument("--classes", type=count, metavar="N", help="number of classes; by default the data's")
     parser.add_argument("--space", metavar="NAME", help="a ready space; by default rows that fit the pictures' size")
     parser.add_argument("--list", action="store_true", help="list the ready spaces")
