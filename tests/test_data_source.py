@@ -343,7 +343,7 @@ X, Y = arrays()
         ({"x_train": X, "y_train": Y + 0.5}, "labels are of type float64"),
         ({"x_train": X, "y_train": Y, "class_names": ["a", "b"]}, r"labels are 0\.\.2, but there are 2 class names"),
         ({"x_train": X, "y_train": Y, "class_names": ["a", "b", "c", "d"]}, "class 'd' has no pictures"),
-        ({"x_train": X, "y_train": Y, "class_names": ["a", "b", "b"]}, "a name stands twice"),
+        ({"x_train": X, "y_train": Y, "class_names": ["a", "b", "b"]}, "two classes have the same name"),
         ({"x_train": X, "y_train": Y * 0}, "only one class, '0'"),
         ({"x_train": X, "y_train": Y.astype(str), "class_names": ["0", "1"]}, "label '2' is not among the class names"),
         (

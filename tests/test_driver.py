@@ -147,7 +147,7 @@ def test_one_objective(tmp_path: Path) -> None:
 
 
 def test_arguments_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"no data\nhint: name a folder"):
+    with pytest.raises(SpecError, match=r"no pictures are named\nhint: give a folder"):
         recorded(tmp_path, data=None)
     with pytest.raises(SpecError, match="unknown objective 'f2'"):
         recorded(tmp_path, objectives=["f2"])

@@ -13,14 +13,14 @@ SOURCE = Path(__file__).parent.parent / "src" / "archtuna"
 ROWS = [
     ("cli", "__main__"),
     (
-        *("card", "dashboard", "live", "page", "report", "schema", "starter", "status"),
+        *("card", "dashboard", "display", "live", "page", "panels", "report", "schema", "starter", "status", "terminal"),
         *("inventory", "advice", "outlook", "trial_run", "beginning"),
     ),
     (
         *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
         *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
         *("measuring", "forecast", "loggers", "overlay"),
-        *("leases", "ledger", "claims", "storage", "rdb"),
+        *("growth", "leases", "ledger", "claims", "storage", "rdb"),
     ),
     ("evaluate", "gauge"),
     ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),

@@ -44,7 +44,7 @@ def test_objectives_have_their_natural_directions():
     for names, message in (
         (["acuracy"], r"unknown objective 'acuracy'\nhint: did you mean 'accuracy'"),
         (["f1", "f1"], "stands twice"),
-        (["params"], "no objective that training reveals"),
+        (["params"], "no objective says how right a network is"),
         (["latency_s", "f1"], "unknown objective 'latency_s'"),
         (["params@pi4", "f1"], r"'params' is the same on every device\nhint: write params"),
         (["latency_ms@", "f1"], r"'' is not the name of a device"),

@@ -111,7 +111,7 @@ def test_what_a_cluster_cannot_do_is_said_at_once(tmp_path: Path, monkeypatch: p
     with pytest.raises(StudyError, match="the machines of a Ray cluster share no database file"):
         search(**given)
     url = "postgresql://nobody@127.0.0.1:9/none"
-    with pytest.raises(StudyError, match="a Ray cluster without workers"):
+    with pytest.raises(StudyError, match="nobody would work on the Ray cluster"):
         search(**given | {"storage": url, "workers": 0})
     with pytest.raises(StudyError, match="several workers cannot share an evaluator object"):
         search(**given | {"storage": url, "evaluator": lambda candidate: {}})

@@ -189,7 +189,7 @@ def test_trials_are_named_instead_of_the_front(tmp_path: Path) -> None:
 
 def test_what_cannot_be_trained_again_says_so(tmp_path: Path) -> None:
     study, _ = recorded(tmp_path, trials=2, limits=("params <= 2k",), sampler="random")
-    with pytest.raises(StudyError, match="0 seeds\nhint: at least 1"):
+    with pytest.raises(StudyError, match="0 seeds are too few\nhint: give at least 1"):
         repeated(tmp_path, 0)
     with pytest.raises(StudyError, match="no trial 99"):
         repeated(tmp_path, numbers=[99])

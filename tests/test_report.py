@@ -107,7 +107,7 @@ def test_a_front_without_repeats_says_nothing_of_noise(study):
         "   0        0.5           100         2/3  -",
         "   1*       0.8           900         2/3  -",
         "   2        0.9         3,000         2/3  -",
-        "* knee point",
+        "* knee point: nearest to the best of every objective",
     ]
     assert not [line for line in report.front_lines(study) if "±" in line or "~" in line]
 
@@ -121,7 +121,7 @@ def test_a_front_shows_means_with_their_spread_and_marks_what_may_be_chance(stud
         "   0   0.5                                         100         2/3  -",
         "   1*  0.8000 ± 0.0200 (n=3)                       900         2/3  -",
         "   2   0.8200 ± 0.0141 (n=2, 1 failed) ~         3,000         2/3  -",
-        "* knee point",
+        "* knee point: nearest to the best of every objective",
         "± standard deviation of n runs with other seeds; the run that the search chose by is not among them",
         "~ its f1 is better than that of the next cheaper network by less than two standard errors of the difference: it may be "
         "chance",

@@ -751,18 +751,47 @@ def describe_once(arguments: argparse.Namespace) -> int:
 
 def limit_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what limits an answer."""
-    parser.add_argument("--seconds", type=int, default=SECONDS, help="of a measurement at most (default: %(default)s)")
     parser.add_argument(
-        "--memory-mb", type=int, default=MEMORY_MB, help="of a measurement at most (default: %(default)s)"
+        "--seconds",
+        type=int,
+        default=SECONDS,
+        metavar="N",
+        help="longest measurement, in seconds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory-mb",
+        type=int,
+        default=MEMORY_MB,
+        metavar="N",
+        help="most memory of a measurement, in MB (default: %(default)s)",
     )
 
 
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve``."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: this machine alone)")
-    parser.add_argument("--port", type=int, default=PORT, help="0 takes a free one (default: %(default)s)")
-    parser.add_argument("--token-file", help=f"a file with the token (default: ${TOKEN}, or one is made and said once)")
-    parser.add_argument("--model-mb", type=int, default=MODEL_MB, help="of a request at most (default: %(default)s)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen at; 0.0.0.0 is all (default: this machine alone)",
+    )
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=PORT,
+        metavar="N",
+        help="port to listen at; 0 takes a free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--token-file", metavar="FILE", help=f"a file with the token (default: ${TOKEN}, or one is made and said once)"
+    )
+    parser.add_argument(
+        "--model-mb",
+        type=int,
+        default=MODEL_MB,
+        metavar="N",
+        help="largest model that is taken, in MB (default: %(default)s)",
+    )
     limit_arguments(parser)
 
 

@@ -31,6 +31,7 @@ FORMAT = 1
 """Version of the metadata. A reader refuses a newer one and keeps reading the older ones."""
 
 VERSIONED = ("archtuna", "optuna", "torch")
+DAMAGED = "copy it anew from where it was whole; archtuna train RUN NUMBER makes another"
 MAX_HEADER = 100_000_000
 MAX_UNITS = 10_000
 SHOWN = 8
@@ -299,7 +300,7 @@ def _read_table(path: Place, file: BinaryIO) -> tuple[str, dict[str, Any]]:
             hint="build the network and load the weights yourself with safetensors.torch.load_file",
         )
     if 8 + length + end != size:
-        raise CheckpointError(f"{path}: is damaged: {size:,} bytes long instead of {8 + length + end:,}")
+        raise CheckpointError(f"{path}: is damaged: {size:,} bytes long instead of {8 + length + end:,}", hint=DAMAGED)
     return described, table
 
 
@@ -337,10 +338,10 @@ def _described(path: Place, text: str) -> Header:
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
-        raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}", hint=DAMAGED) from error
     # A file may claim anything: a repeat of a billion would keep the reader busy for hours.
     if not all(0 < row.repeat <= MAX_UNITS for row in architecture.rows) or len(architecture.rows) > MAX_UNITS:
-        raise CheckpointError(f"{path}: is damaged: its architecture has impossible repeats")
+        raise CheckpointError(f"{path}: is damaged: its architecture has impossible repeats", hint=DAMAGED)
     return header
 
 
@@ -357,7 +358,7 @@ def _read(path: Place) -> tuple[Header, dict[str, Any]]:
     try:
         return header, from_bytes(content)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged ({error})") from error
+        raise CheckpointError(f"{path}: is damaged ({error})", hint=DAMAGED) from error
 
 
 def _fill(path: Place, model: nn.Module, header: Header, tensors: Mapping[str, Any]) -> None:
@@ -373,7 +374,9 @@ def _fill(path: Place, model: nn.Module, header: Header, tensors: Mapping[str, A
     try:
         preprocess = Preprocess.from_dict(header.preprocess)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged: its preprocessing cannot be read ({error})") from error
+        raise CheckpointError(
+            f"{path}: is damaged: its preprocessing cannot be read ({error})", hint=DAMAGED
+        ) from error
     model.load_state_dict(dict(tensors))
     for name, value in {"classes": header.classes, "preprocess": preprocess, "metrics": header.metrics}.items():
         setattr(model, name, value)

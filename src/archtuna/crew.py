@@ -111,6 +111,8 @@ class Crew:
                 while self.members:
                     if not self.ending and (self.stop.requested or self._is_over()):
                         self.ending = True
+                        if self.stop.requested:
+                            self.emit({"event": "stopping"})
                         self._stop()
                     self._watch()
             finally:
@@ -184,7 +186,10 @@ class Crew:
         take_back(self.study.optuna)
         self.deaths += 1
         if self.deaths > 2 * self.orders.workers:
-            self._fail(f"workers keep dying: {last[-1] if last else f'exit code {code}'}")
+            problem = last[-1] if last else f"exit code {code}"
+            self._fail(
+                f"workers keep dying: {problem}\nhint: --workers 1 works in this process, and shows the whole error"
+            )
 
     def _fail(self, message: str) -> None:
         if self.problem is None:

@@ -19,6 +19,7 @@ import yaml
 from archtuna.errors import SpecError, brief, nearest
 
 MAX_BYTES = 2_000_000
+_OTHER = "is it a model file? they have some kilobytes"
 MAX_DEPTH = 48
 MAX_NODES = 200_000
 MAX_DIGITS = 40
@@ -184,7 +185,7 @@ def text_of(path: str | Path) -> str:
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be read ({getattr(error, 'strerror', None) or error})", file=name) from None
     if len(content) > MAX_BYTES:
-        raise SpecError(f"the file has {size:,} bytes; a model file has at most {MAX_BYTES:,}", file=name)
+        raise SpecError(f"the file has {size:,} bytes; a model file has at most {MAX_BYTES:,}", file=name, hint=_OTHER)
     return text
 
 

@@ -387,7 +387,9 @@ def _plan(
     settings = {name: file.settings.data.get(name, parameter.default) for name, parameter in DATA.items()}
     source = source if source is not None else settings["path"]
     if source is None:
-        raise SpecError("no data", path="data", hint="name a folder of pictures, an .npz file or 'digits'")
+        raise SpecError(
+            "no pictures are named", path="data", hint="give a folder of class folders, an .npz file, or digits"
+        )
     data = Data.open(source, strict=settings["strict"])
     split = data.split(val=settings["val"], test=settings["test"], seed=settings["split_seed"])
     size = _input_size(file, data, input_size)
@@ -481,7 +483,7 @@ def _check_ray(address: str | None, where: Any, workers: int) -> None:
             "the machines of a Ray cluster share no database file", hint="name a server: --storage postgresql://…"
         )
     if workers < 1:
-        raise StudyError("a Ray cluster without workers", hint="--workers N says how many actors work")
+        raise StudyError("nobody would work on the Ray cluster", hint="--workers N says how many workers it is to have")
 
 
 def _check_workers(
@@ -489,7 +491,7 @@ def _check_workers(
 ) -> None:
     """Check that what workers need can reach them, should they be processes of their own."""
     if workers < least:
-        raise StudyError(f"{workers} workers", hint=f"at least {least}")
+        raise StudyError(f"{workers} workers are too few", hint=f"give at least {least}")
     processes = processes or workers > 1
     if processes and storage is not None and not isinstance(storage, str):
         raise StudyError("several workers cannot share a storage object", hint="pass the storage as a URL")
@@ -541,7 +543,7 @@ def _budget(trials: int | None, seconds: Any, settings: Mapping[str, Any]) -> tu
     if trials is None and limit is None:
         trials = DEFAULT_TRIALS
     if trials is not None and trials < 1:
-        raise StudyError(f"{trials} trials", hint="at least 1")
+        raise StudyError(f"{trials} trials are too few", hint="give at least 1")
     return trials, limit
 
 
@@ -580,7 +582,9 @@ def _emit_start(
             "counts": study.counts(),
             "front": [trial.number for trial in front],
             "values": {str(trial.number): dict(trial.values) for trial in front},
+            "costs": {str(trial.number): dict(trial.costs) for trial in front},
             "hypervolume": study.hypervolume(),
+            "growth": [round(volume, 6) for volume in study.growth()],
             "taken_back": list(returned),
         }
     )

@@ -126,7 +126,8 @@ class Best:
         for objective in self.objectives:
             if objective.name not in metrics:
                 given = ", ".join(metrics) or "nothing"
-                raise StudyError(f"the evaluator gives no '{objective.name}', it gives {given}")
+                hint = "return all objectives that training reveals, or search for others"
+                raise StudyError(f"the evaluator gives no '{objective.name}', it gives {given}", hint=hint)
             if not math.isfinite(metrics[objective.name]):
                 raise TrialError(f"{objective.name} became {metrics[objective.name]} in epoch {epoch}", reason="nan")
         first = self.objectives[0]

@@ -138,7 +138,9 @@ class Measuring:
             devices = devices or {name: _described(latency) for name, latency in reading.latencies.items()}
             self.emit({"event": "probe", "values": dict(reading.values), "seconds": reading.seconds})
         if len(probes) < min(3, len(networks)):
-            raise problem or StudyError("the space has too few networks to measure")
+            raise problem or StudyError(
+                "the space has too few networks to measure", hint="offer more choices, or leave latency and energy out"
+            )
         return {"devices": devices, "probes": probes}
 
     def _refuse_others(self, fingerprints: Mapping[str, str]) -> None:

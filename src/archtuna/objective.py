@@ -109,10 +109,12 @@ def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
     for name in names:
         objective = objective_of(name)
         if objective in found:
-            raise SpecError(f"objective '{name}' stands twice", path="objectives", value=name)
+            raise SpecError(f"objective '{name}' stands twice", path="objectives", value=name, hint="name each once")
         found.append(objective)
     if not any(o.kind == "quality" for o in found):
-        raise SpecError("no objective that training reveals", path="objectives", hint="add one of loss, f1, accuracy")
+        raise SpecError(
+            "no objective says how right a network is", path="objectives", hint="add one of loss, f1, accuracy"
+        )
     return tuple(found)
 
 
@@ -156,14 +158,18 @@ def limit_of(text: str) -> Limit:
         )
     name = match["name"]
     if match["sign"] not in ("<=", "<"):
-        raise SpecError(f"'{text}': only <= can be a limit", path="limits", value=text)
+        raise SpecError(
+            f"'{text}': only <= can be a limit", path="limits", value=text, hint="write for example: params <= 500k"
+        )
     costs = [o.name for o in OBJECTIVES.values() if o.kind == "cost"]
     if kind_of(name) != "cost":
         hint = nearest(name, costs) or f"limits are checked before training: {', '.join(costs)}"
         raise SpecError(f"'{name}' cannot be limited", path="limits", value=text, hint=hint)
     bound = amount_of(match, path="limits")
     if not (math.isfinite(bound) and bound > 0):
-        raise SpecError("a limit must be above zero", path="limits", value=text)
+        raise SpecError(
+            "a limit must be above zero", path="limits", value=text, hint="write for example: params <= 500k"
+        )
     return Limit(name, bound)
 
 

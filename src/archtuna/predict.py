@@ -71,9 +71,9 @@ def _files(pictures: Sequence[str | Path]) -> Iterator[Path]:
     found = False
     for given in map(Path, pictures):
         if not given.exists():
-            raise DataError(f"no such file: {given}")
+            raise DataError(f"no such file: {given}", hint="name pictures, or folders of them")
         inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES) if given.is_dir() else [given]
         found = found or bool(inside)
         yield from inside
     if not found:
-        raise DataError(f"no pictures in {', '.join(map(str, pictures))}")
+        raise DataError(f"no pictures in {', '.join(map(str, pictures))}", hint=f"known: {', '.join(sorted(SUFFIXES))}")

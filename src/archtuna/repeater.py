@@ -24,6 +24,7 @@ from archtuna.objective import Objective, nondominated, oriented, values_of
 from archtuna.orders import Orders
 from archtuna.recipe import Recipe
 from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
+from archtuna.selection import EMPTY
 from archtuna.serving import opened, serve
 from archtuna.space import Candidate
 from archtuna.storage import Attr, storage_errors_named, with_retries
@@ -271,12 +272,15 @@ def check_again(study: Study, again: Again) -> None:
         StudyError: no seeds, a trial that is not there or was not evaluated in full, or an empty front.
     """
     if again.seeds < 1:
-        raise StudyError(f"{again.seeds} seeds", hint="at least 1")
+        raise StudyError(f"{again.seeds} seeds are too few", hint="give at least 1")
     for trial in map(study.candidate, again.numbers or ()):
         if trial.state != "complete":
-            raise StudyError(f"trial {trial.number} was not evaluated in full: it is {trial.state}")
+            raise StudyError(
+                f"trial {trial.number} was not evaluated in full: it is {trial.state}",
+                hint="archtuna front RUN lists some that were",
+            )
     if again.numbers is None and not study.front():
-        raise StudyError("the front is empty: no trial is complete")
+        raise StudyError("the front is empty: no trial is complete", hint=EMPTY)
 
 
 def train_again(
@@ -325,6 +329,7 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
         "counts": study.counts(),
         "front": [trial.number for trial in front],
         "values": {str(trial.number): dict(trial.values) for trial in front},
+        "costs": {str(trial.number): dict(trial.costs) for trial in front},
         "hypervolume": study.hypervolume(),
     }
 

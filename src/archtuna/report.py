@@ -16,6 +16,8 @@ from archtuna.schedule import schedule_of
 from archtuna.selection import noise_marks
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, DeploySettings, SearchSettings
 from archtuna.space import MOST_NETWORKS
+from archtuna.terminal import ENDLESS, Column, Screen, paragraph
+from archtuna.terminal import table as fitting
 
 if TYPE_CHECKING:
     from archtuna.bench import Replay
@@ -241,34 +243,37 @@ def front(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def front_lines(study: Study) -> list[str]:
+def front_lines(study: Study, screen: Screen = ENDLESS) -> list[str]:
     """Return the front as text, its knee point marked, and what was kept on disk."""
     trials = study.front()
     if not trials:
         counts = study.counts()
-        return ["no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items())]
+        return [
+            "no network was evaluated in full yet: " + ", ".join(f"{n} {state}" for state, n in counts.items()),
+            f"archtuna status {study.folder} says how the search stands",
+        ]
     knee = study.knee().number
     first = next(o for o in study.objectives if o.kind == "quality")
     marks = noise_marks(trials, first)
-    header = ("trial", *map(_head, study.objectives), "kept epoch", "checkpoint")
-    rows = [
-        (
-            f"{trial.number}{'*' if trial.number == knee else ' '}",
-            *(quality(trial, o.name) + (" ~" if noisy and o is first else "") for o in study.objectives),
-            f"{trial.kept}/{trial.epochs}",
-            _checkpoint(study, trial),
-        )
-        for trial, noisy in zip(trials, marks, strict=True)
-    ]
     again = any(trial.again for trial in trials)
-    left = [_head(o) for o in study.objectives if again and o.kind == "quality"]
+    columns = [Column("trial", [f"{trial.number}{'*' if trial.number == knee else ' '}" for trial in trials])]
+    for o in study.objectives:
+        cells = [
+            quality(t, o.name) + (" ~" if noisy and o is first else "") for t, noisy in zip(trials, marks, strict=True)
+        ]
+        columns.append(Column(_head(o), cells, short=o.name, left=again and o.kind == "quality"))
+    columns.append(Column("kept epoch", [f"{trial.kept}/{trial.epochs}" for trial in trials], extra=True))
+    columns.append(Column("checkpoint", [_checkpoint(study, trial) for trial in trials], left=True, extra=True))
     disk = study.disk()
     place = study.artifacts.folder / "checkpoints"
     kept = f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
-    legend = ["* knee point", *(_noise_lines(first, any(marks)) if again else ())]
-    table = columns(header, rows, left=("checkpoint", *left))
-    return [*table, *legend, *measuring_lines(study.measuring()), kept, note]
+    legend = [
+        "* knee point: nearest to the best of every objective",
+        *(_noise_lines(first, any(marks)) if again else ()),
+    ]
+    said = [*legend, *measuring_lines(study.measuring()), kept, note]
+    return [*fitting(columns, screen), *(line for text in said for line in paragraph(text, screen, 9))]
 
 
 def measuring_lines(found: Mapping[str, Any] | None) -> list[str]:
@@ -375,6 +380,7 @@ def shown(trial: Trial) -> dict[str, Any]:
 def show_lines(trial: Trial) -> list[str]:
     """Return a trial as text: its values, its training values and the layer table."""
     lines = [f"trial {trial.number}: {trial.state}{f' ({trial.reason})' if trial.reason else ''}"]
+    lines += trial.traceback.rstrip().splitlines() if trial.traceback else []
     if trial.metrics:
         metrics = ", ".join(f"{name} {value:.4f}" for name, value in trial.metrics.items())
         lines.append(f"validation, epoch {trial.kept} of {trial.epochs}: {metrics}")

@@ -42,7 +42,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError:
-        raise StudyError(f"{folder} is a file, not the folder of a run") from None
+        raise StudyError(f"{folder} is a file, not the folder of a run", hint="name a folder: runs/photos") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(f"{path} cannot be read ({explain(error)})", hint="restore it, or use another --out") from None
 

@@ -17,6 +17,9 @@ from archtuna.objective import BOUND, Objective, amount_of, kind_of, knee, objec
 SHARES = ("accuracy", "f1")
 """Qualities that are shares of pictures, whose sampling error follows from how many pictures there are."""
 
+EMPTY = "archtuna status RUN says how the search stands; the same search command goes on"
+"""What helps where nothing is on the front."""
+
 ERRORS_APART = 2.0
 """A difference of fewer standard errors of it may be chance."""
 
@@ -187,7 +190,7 @@ def pick(
         SpecError: an unknown name.
     """
     if not options:
-        raise StudyError("the front is empty: no trial is complete")
+        raise StudyError("the front is empty: no trial is complete", hint=EMPTY)
     if knee and (within_one_se or best is not None):
         raise StudyError(
             "the knee point is best at nothing by itself", hint="leave out one of knee, best, within_one_se"

@@ -105,7 +105,10 @@ def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]
     with storage_errors_named(url or default_url()), found as study:
         data = study.data(told.get("data"))
         if data.fingerprint != study.spec.data["fingerprint"]:
-            raise DataError(f"the pictures of {data.source} changed since the study was made")
+            raise DataError(
+                f"the pictures of {data.source} changed since the study was made",
+                hint="put the old ones back, or search anew: --out OTHER",
+            )
         if url is not None:
             shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
             orders = orders.joined(shared, clock_of(study.optuna._storage), time.time())

@@ -85,7 +85,9 @@ class Spec:
         try:
             values = {f.name: plain[f.name] for f in fields(cls) if f.name not in ("stopping", "deploy")}
         except KeyError as error:
-            raise StudyError(f"the study's record lacks {error}") from None
+            raise StudyError(
+                f"the study's record lacks {error}", hint="it is damaged: search anew with another --out"
+            ) from None
         size = values["input_size"]
         values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
         values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from archtuna.errors import number
 from archtuna.leases import is_dead, worker_of
 from archtuna.ledger import COUNTED
-from archtuna.live import clock
-from archtuna.report import columns, measuring_lines
+from archtuna.objective import objectives_of
+from archtuna.panels import (
+    Network,
+    Worker,
+    clock,
+    fitted,
+    front_table,
+    growth_lines,
+    most_workers,
+    pace_left,
+    worker_lines,
+)  # fmt: skip
+from archtuna.report import measuring_lines
 from archtuna.storage import Attr, clock_of
+from archtuna.terminal import USUAL, Screen, flowing, paragraph, shortened
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -45,22 +56,35 @@ def status(study: Study) -> dict[str, Any]:
         "front": len(front),
         "hypervolume": study.hypervolume() if front else 0.0,
         "measuring": study.measuring(),
+        "objectives": [o.name for o in study.objectives],
+        "networks": [
+            {"number": t.number, "values": dict(t.values), "costs": dict(t.costs), "seconds": t.seconds} for t in front
+        ],
+        "growth": study.growth(),
     }
 
 
 def _worker(trial: FrozenTrial, now: float) -> dict[str, Any]:
     """Return who has a trial and how far it is."""
-    lease = trial.user_attrs.get(Attr.LEASE) or {}
+    attrs = trial.user_attrs
+    lease = attrs.get(Attr.LEASE) or {}
     silent = max(0.0, now - lease["at"]) if "at" in lease else None
-    gone = is_dead(trial.user_attrs.get(Attr.WORKER)) or (silent is not None and silent > lease["seconds"])
+    gone = is_dead(attrs.get(Attr.WORKER)) or (silent is not None and silent > lease["seconds"])
+    epochs, rungs = attrs.get(Attr.RECIPE, {}).get("epochs"), attrs.get(Attr.RUNGS) or {}
+    first_take = lease.get("take", 1) == 1 and trial.datetime_start is not None
+    took = now - trial.datetime_start.timestamp() - (silent or 0.0) if first_take and trial.datetime_start else 0.0
+    left = pace_left(took, lease.get("epoch", 0), (epochs or 0) - lease.get("epoch", 0)) if took > 0 else None
     return {
         "worker": worker_of(trial),
         "number": trial.number,
         "epoch": lease.get("epoch", 0),
-        "epochs": trial.user_attrs.get(Attr.RECIPE, {}).get("epochs"),
+        "epochs": epochs,
         "take": lease.get("take", 1),
         "silent": silent,
         "stale": gone,
+        "left": None if left is None else max(0.0, left - (silent or 0.0)),
+        "metrics": dict(rungs[max(rungs, key=int)]) if rungs else {},
+        "costs": dict(attrs.get(Attr.COSTS, {})),
     }
 
 
@@ -76,38 +100,81 @@ def _rate(trials: Iterable[FrozenTrial]) -> float | None:
     return 3600.0 * (len(recent) - 1) / span if span > 0 else None
 
 
-def status_lines(found: dict[str, Any]) -> list[str]:
-    """Return what ``status`` found, as text."""
-    counts = ", ".join(f"{count} {state}" for state, count in found["trials"].items() if count) or "no trials yet"
+# --- as text -----------------------------------------------------------------------------------------
+
+
+def status_lines(found: Mapping[str, Any], screen: Screen = USUAL) -> list[str]:
+    """Return what ``status`` found as text, in as many lines as a screen has."""
+    place = found["storage"] or found["folder"]
+    above = [shortened(f"{found['name']} in {place}", screen), *flowing(_pieces(found), screen)]
+    if len(found["growth"]) > 1:
+        above += growth_lines(found["growth"], screen)
+    else:
+        above += [f"hypervolume {found['hypervolume']:.4f}"]
+    for line in measuring_lines(found["measuring"]):
+        above += paragraph(line, screen)
+    above += ["", *_worker_lines(found["workers"], found["objectives"], screen), ""]
+    networks = [Network(one["number"], one["values"], one["costs"], one["seconds"]) for one in found["networks"]]
+    objectives = objectives_of(found["objectives"])
+    return fitted(above, [], lambda rows: front_table(networks, objectives, screen, rows, found["folder"]), screen)
+
+
+def summary_line(found: Mapping[str, Any]) -> str:
+    """Return how a search stands in one line, for a log."""
+    return ", ".join([*_pieces(found), f"front of {found['front']}", f"hypervolume {found['hypervolume']:.4f}"])
+
+
+def _pieces(found: Mapping[str, Any]) -> list[str]:
+    counts = [f"{count} {state}" for state, count in found["trials"].items() if count] or ["no trials yet"]
     wanted = f" of {found['wanted']} wanted" if found["wanted"] else ""
-    lines = [f"{found['name']} in {found['storage'] or found['folder']}", f"trials{wanted}: {counts}"]
-    pace = [f"{number(found['rate'])} trials an hour"] if found["rate"] else []
+    pace = [f"{found['rate']:.3g} trials an hour"] if found["rate"] else []
     pace += [f"about {clock(found['left'])} left"] if found["left"] is not None else []
-    lines += [", ".join(pace)] if pace else []
-    lines += [f"front of {found['front']}, hypervolume {found['hypervolume']:.4f}"]
-    lines += measuring_lines(found["measuring"])
-    if not found["workers"]:
-        return [*lines, "no trial is with a worker"]
+    return [f"trials{wanted}: {counts[0]}", *counts[1:], *pace]
+
+
+def _worker_lines(workers: Iterable[Mapping[str, Any]], objectives: Iterable[str], screen: Screen) -> list[str]:
+    every = list(workers)
+    if not every:
+        return ["no trial is with a worker"]
+    chosen = objectives_of(list(objectives))
+    quality = next(o.name for o in chosen if o.kind == "quality")
+    told = any(quality in one["metrics"] for one in every)
     rows = [
-        (
-            str(one["number"]), one["worker"] or "?", f"{one['epoch']}/{one['epochs'] or '?'}", str(one["take"]),
-            "-" if one["silent"] is None else f"{one['silent']:.0f} s", "stale" if one["stale"] else "",
+        Worker(
+            one["worker"] or "?", str(one["number"]), one["epoch"], one["epochs"] or 0,
+            {quality: one["metrics"].get(quality)} if told else {}, one["left"], costs=one["costs"], note=_note(one),
         )
-        for one in found["workers"]
+        for one in every[: most_workers(screen)]
     ]  # fmt: skip
-    header = ("trial", "worker", "epoch", "take", "heard of", "")
-    lines += ["", *columns(header, rows, left=("worker", ""))]
-    if any(one["stale"] for one in found["workers"]):
-        lines += ["", "a stale trial goes on with the next worker that is free: archtuna worker"]
+    lines = worker_lines(rows, chosen, screen)
+    lines += [f"and {len(every) - len(rows)} more workers"] if len(every) > len(rows) else []
+    if any(one["stale"] for one in every):
+        lines += paragraph("a stale trial goes on with the next worker that is free: archtuna worker", screen)
     return lines
 
 
-def watched(study: Study, seconds: float = 2.0) -> Iterable[list[str]]:
-    """Yield the lines of a study's status again and again, until nothing runs or waits and all that is wanted is done."""
+def _note(one: Mapping[str, Any]) -> str:
+    """Return what is out of the ordinary with a worker: how long it has been silent, how often its trial was begun."""
+    silent = f"heard of {clock(one['silent'])} ago" if one["silent"] is not None and one["stale"] else ""
+    again = f"take {one['take']}" if one["take"] > 1 else ""
+    return ", ".join(note for note in ("stale" if one["stale"] else "", silent, again) if note)
+
+
+def watched(study: Study, seconds: float = 2.0) -> Iterator[dict[str, Any]]:
+    """Yield a study's status again and again, until nothing runs or waits and all that is wanted is done."""
     while True:
         found = status(study)
-        yield status_lines(found)
-        open_ones = found["trials"]["running"] + found["trials"]["waiting"]
-        if not open_ones and found["left"] in (None, 0.0):
+        yield found
+        if is_over(found):
             return
         time.sleep(seconds)
+
+
+def is_over(found: Mapping[str, Any]) -> bool:
+    """Return whether a search has come to its end: nothing is open, and its trials are done or its time is up."""
+    trials = found["trials"]
+    if trials["running"] or trials["waiting"]:
+        return False
+    done = trials["complete"] + trials["stopped"] + trials["failed"]
+    is_reached = found["wanted"] is not None and done >= found["wanted"]
+    return is_reached or found["left"] == 0.0 or (found["wanted"] is None and found["left"] is None)

@@ -31,6 +31,7 @@ from archtuna.architecture import Architecture
 from archtuna.artifacts import Artifacts, Training, run_name
 from archtuna.errors import StudyError, nearest
 from archtuna.files import Place, listing, place_of
+from archtuna.growth import Growth
 from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("archtuna")
 
 FORMAT = 1
+LOST = "restore the storage (study.db, or the database), or search anew with another --out"
 NEAR = 10
 """How many checkpoints of trials behind the front are kept, nearest first."""
 
@@ -145,7 +147,7 @@ class Trial:
             StudyError: the trial has none (it was refused because its rows make no network, or was never drawn).
         """
         if self._architecture is None:
-            raise StudyError(f"trial {self.number} has no network: it is {self.state} ({self.reason or 'no reason'})")
+            raise StudyError(f"trial {self.number} has no network: it is {self.state} ({self.reason or 'never begun'})")
         return Architecture.from_dict(json.loads(self._architecture))
 
 
@@ -235,6 +237,7 @@ class Study:
         self.limits = tuple(limit_of(text) for text in spec.limits)
         self.ledger = Ledger(study, self.objectives)
         self._in_order: tuple[list[int], list[int]] = ([], [])
+        self._growth = Growth(len(self.objectives))
         self._repeated_front: set[int] | None = None
         self._probes: list[Mapping[str, Any]] = []
         self.storage_url = redact(storage) if isinstance(storage, str) else None
@@ -283,10 +286,12 @@ class Study:
         with _opened(where, folder) as opened:
             found = _load(opened, record["name"])
             if found is None:
-                raise StudyError(f"{folder} speaks of a study '{record['name']}' that its storage does not have")
+                raise StudyError(
+                    f"{folder} speaks of a study '{record['name']}' that its storage does not have", hint=LOST
+                )
             spec = _spec_of(found)
             if spec is None:
-                raise StudyError(f"the study '{record['name']}' was not made by archtuna")
+                raise StudyError(f"the study '{record['name']}' was not made by archtuna", hint="use another --out")
         return cls(folder, found, spec, where)
 
     @classmethod
@@ -509,14 +514,24 @@ class Study:
         Args:
             read: whether to read first what is new in the study and its repeats; without it trials have their own values.
         """
-        pairs = np.array([self.reference[o.name] for o in self.objectives])
-        ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        ideal, worst = self._box()
         if read:
             self.ledger.refresh()
             again = self._again()
             if again:
                 return hypervolume(self._means(again), ideal, worst)
         return self.ledger.front.hypervolume(ideal, worst) if self.ledger.numbers else 0.0
+
+    def growth(self) -> list[float]:
+        """Return the hypervolume after each complete trial within the limits, by the values of its own run."""
+        self.ledger.refresh()
+        return self._growth.after(self.ledger.points, *self._box())
+
+    def _box(self) -> tuple[list[float], list[float]]:
+        """Return the ideal and the worst that counts, turned so that smaller is better."""
+        pairs = np.array([self.reference[o.name] for o in self.objectives])
+        ideal, worst = oriented(pairs.T.tolist(), self.objectives).tolist()
+        return ideal, worst
 
     def counts(self) -> dict[str, int]:
         """Return how many trials are ``complete``, ``stopped``, ``refused`` and ``failed``."""

@@ -478,7 +478,7 @@ def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the recipe's optimizer; weights of fewer than two dimensions (biases, batch norms) do not decay."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
-        raise ShapeError("the network has no weights to train")
+        raise ShapeError("the network has no weights to train", hint="give it a Conv or a Linear")
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},

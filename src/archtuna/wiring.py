@@ -60,7 +60,9 @@ class Builder:
         """Count a row that is resolved: groups in groups multiply, also where their rows are left out."""
         self._steps += 1
         if self._steps > MAX_STEPS and self.problem is None:
-            self.problem = ShapeError(f"more than {MAX_STEPS:,} rows, counted as often as their groups repeat")
+            self.problem = ShapeError(
+                f"more than {MAX_STEPS:,} rows, counted as often as their groups repeat", hint="repeat less"
+            )
 
     def shape(self, end: int) -> Shape:
         """Return the shape that a row gives; that of what went in where an earlier row did not fit."""
@@ -84,7 +86,7 @@ class Builder:
         index, shapes = len(self.rows), tuple(map(self.shape, inputs))
         self._units += row.repeat
         if self._units > MAX_UNITS and self.problem is None:
-            self.problem = ShapeError(f"more than {MAX_UNITS:,} blocks", row=index)
+            self.problem = ShapeError(f"more than {MAX_UNITS:,} blocks", row=index, hint="repeat less")
         if self.problem is not None:
             return shapes[0]
         try:
@@ -93,7 +95,7 @@ class Builder:
                 self._kinds.add(id(facts))
                 shapes = (facts.output,)
             if len(self._kinds) > MAX_KINDS:
-                raise ShapeError(f"more than {MAX_KINDS:,} different blocks", row=index)
+                raise ShapeError(f"more than {MAX_KINDS:,} different blocks", row=index, hint="repeat less")
             return shapes[0]
         except ShapeError as error:
             sources = ["the picture" if i == PICTURE else self._places[i] for i in inputs]

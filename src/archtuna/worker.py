@@ -215,7 +215,7 @@ class Worker:
                 reason = self.ledger.trials[recent[-1]].user_attrs.get(Attr.REASON)
                 raise StudyError(
                     f"{len(recent)} trials failed at the same place: {reason} ({place})",
-                    hint=f"the traceback is kept with trial {recent[-1]}",
+                    hint=f"archtuna show RUN {recent[-1]} has the traceback",
                 )
 
     def _waits_for_others(self) -> bool:
@@ -225,7 +225,7 @@ class Worker:
             return False
         if not self._lingers:
             self._lingers = True
-            log.info("trials with other workers: %d; waiting, to go on with them should their workers die", running)
+            log.info("%d trials are with other workers: waiting, to go on with them should those workers die", running)
         with suppress(Interrupted):  # The next look at the study ends the work.
             self.stop.wait(self.orders.lease / RENEWALS)
         return True

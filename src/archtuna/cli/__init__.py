@@ -7,6 +7,7 @@ and a hint, no traceback), 2 a mistake in the arguments, 130 an interruption.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -15,7 +16,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import dashboards, deploy, devices, networks, profiling, reporting, runs, searching, spaces, starting
+from archtuna.cli import (
+    completion,
+    dashboards,
+    deploy,
+    devices,
+    networks,
+    profiling,
+    reporting,
+    runs,
+    searching,
+    spaces,
+    starting,
+)
+from archtuna.cli.arguments import Parser
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -26,6 +40,9 @@ examples:
   archtuna pick runs/photos --max params=300k
   archtuna train runs/photos 17 --epochs 60 --seeds 3
   archtuna export runs/photos/trained/17.safetensors model.onnx
+
+more: docs/cli.md (every command, exit codes, words), docs/json.md (what --json prints)
+archtuna COMMAND --help has examples; archtuna completion bash completes with TAB
 """
 
 
@@ -54,6 +71,7 @@ COMMANDS = (
     spaces.schema,
     runs.cache,
     runs.gc,
+    completion.completion,
 )
 """What adds each command to the parser, in the order in which they are listed."""
 
@@ -62,11 +80,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     if argv is None:
         _hide_passwords()
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    made = parser()
+    if completion.ASKED in os.environ:
+        return completion.complete(made)
+    arguments = made.parse_args(argv)
     _restore_password(arguments)
     if arguments.run is None:
-        parser.print_help()
+        made.print_help()
         return 2
     _log_to_stderr(arguments)
     try:
@@ -83,9 +103,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        return _fail(f"{error.strerror or error}{place}")
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}{_HINTS.get(error.errno or 0, '')}")
 
+
+_HINTS = {
+    errno.ENOSPC: "\nhint: make room: archtuna gc RUN and archtuna cache --clear name what can go",
+    errno.EACCES: "\nhint: look at who may read and write there",
+}
 
 HIDDEN = "ARCHTUNA_HIDDEN_STORAGE"
 """The environment variable through which a storage's URL comes when it was an argument with a password."""
@@ -148,16 +173,17 @@ def _log_to_stderr(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("ignore")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    made = Parser(
         prog="archtuna",
         description="A YAML model file in, a Pareto front of trained, deployable image classifiers out.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"archtuna {__version__}")
-    parser.set_defaults(run=None)
-    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    made.add_argument("--version", action="version", version=f"archtuna {__version__}")
+    made.set_defaults(run=None)
+    verbs = made.add_subparsers(title="commands", metavar="COMMAND")
     for add in COMMANDS:
         add(verbs)
-    return parser
+    return made

@@ -3,34 +3,117 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable
-from typing import Any
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TextIO
+
+from archtuna.errors import nearest
 
 
-def verb(verbs: Any, name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are two lines: what is wrong, and what helps."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and say here what is not known: the command's own parser knows what may have been meant."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Say a mistake in the arguments, and end with exit code 2."""
+        print(f"{self.prog}: {_in_words(message)}\nhint: {self._hint(message)}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def _hint(self, message: str) -> str:
+        wrong = re.search(r"invalid choice: '(.*?)'|unrecognized arguments: (\S+)", message)
+        if wrong:
+            known = [*self._option_string_actions, *(name for a in self._actions for name in a.choices or ())]
+            near = nearest(wrong[1] or wrong[2].partition("=")[0], known)
+            if near:
+                return near
+        return f"{self.prog} --help says what it takes"
+
+
+def _in_words(message: str) -> str:
+    """Return what argparse says of a mistake, without the list of everything that would be none."""
+    return re.sub(r"^argument (\S+): invalid choice: ('.*?') \(choose from .*\)$", r"there is no \1 \2", message)
+
+
+def verb(
+    verbs: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], int | None],
+    text: str,
+    *,
+    examples: Sequence[str] = (),
+    docs: str = "docs/cli.md",
+) -> argparse.ArgumentParser:
+    """Add a command.
+
+    Args:
+        verbs: what commands are added to.
+        name: of the command.
+        run: does it, and returns the exit code.
+        text: what it does, beginning with a small letter.
+        examples: command lines that show it.
+        docs: the page that says more.
+    """
+    parser = verbs.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=epilog(examples, docs),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(run=run)
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",
-        help="import a Python module for the blocks that it registers; repeatable",
+        help="import a Python module first, for the blocks that it registers; repeatable",
     )  # fmt: skip
     return parser
+
+
+def epilog(examples: Sequence[str], docs: str) -> str:
+    """Return what stands at the end of a command's help: examples, and where more is said."""
+    head = "example:" if len(examples) == 1 else "examples:"
+    return "\n".join([*([head, *(f"  {line}" for line in examples), ""] if examples else []), f"more: {docs}"])
 
 
 def flag(parser: argparse.ArgumentParser, *names: str) -> None:
     """Add arguments that several commands share."""
     shared: dict[str, tuple[Any, dict[str, Any]]] = {
-        "json": ("--json", {"action": "store_true", "help": "print JSON"}),
-        "data": ("--data", {"help": "folder of class folders, .npz file, or digits"}),
-        "device": ("--device", {"help": "cpu, cuda, cuda:1 or mps; by default the best one present that is free"}),
+        "json": (
+            "--json",
+            {"action": "store_true", "help": "print JSON for programs; docs/json.md says what is in it"},
+        ),
+        "data": (
+            "--data",
+            {
+                "help": "pictures: a folder of class folders, an .npz file, or digits; by default those of the file or study"
+            },
+        ),
+        "device": (
+            "--device",
+            {"help": "where to compute: cpu, cuda, cuda:1 or mps; by default the best that is free"},
+        ),
         "per-gpu": (
             "--per-gpu",
             {"type": count, "default": 1, "metavar": "N", "help": "workers that may share a graphics card (1)"},
         ),
-        "study": ("--study", {"metavar": "NAME", "help": "name of the study in its storage"}),
-        "storage": ("--storage", {"help": "database URL; by default the run's own file, or $ARCHTUNA_STORAGE"}),
+        "study": (
+            "--study",
+            {"metavar": "NAME", "help": "name of the study in its storage; a search names it like its folder"},
+        ),
+        "storage": (
+            "--storage",
+            {"metavar": "URL", "help": "the study's database; by default a file of the run, or $ARCHTUNA_STORAGE"},
+        ),
         "artifacts": (
             "--artifacts",
             {"metavar": "URL", "help": "where weights go instead of RUN: s3://bucket/folder, or another folder"},
@@ -44,11 +127,28 @@ def flag(parser: argparse.ArgumentParser, *names: str) -> None:
                 "help": "log to tensorboard, mlflow or wandb, below RUN; repeatable",
             },
         ),
-        "input-size": ("--input-size", {"type": size, "metavar": "N", "help": "side of the input in pixels, or HxW"}),
-        "epochs": ("--epochs", {"type": count, "metavar": "N", "help": "epochs of a training"}),
-        "run": ("folder", {"metavar": "RUN", "help": "folder of a search"}),
-        "number": ("number", {"metavar": "NUMBER", "type": int, "help": "number of a trial"}),
-        "checkpoint": ("checkpoint", {"metavar": "CHECKPOINT", "help": "a .safetensors file, or the URL of one"}),
+        "input-size": (
+            "--input-size",
+            {"type": size, "metavar": "N", "help": "side of the pictures in pixels, or HxW, instead of the file's"},
+        ),
+        "epochs": (
+            "--epochs",
+            {"type": count, "metavar": "N", "help": "epochs of each training, instead of the file's"},
+        ),
+        "run": ("folder", {"metavar": "RUN", "help": "folder of a search: what its --out named"}),
+        "number": (
+            "number",
+            {"metavar": "NUMBER", "type": int, "help": "of a trial; archtuna front RUN lists the best"},
+        ),
+        "checkpoint": (
+            "checkpoint",
+            {"metavar": "CHECKPOINT", "help": "trained weights: a .safetensors file, or the URL of one"},
+        ),
+        "quiet": ("--quiet", {"action": "store_true", "help": "say nothing while it runs"}),
+        "workers": (
+            "--workers",
+            {"type": count, "default": 1, "metavar": "N", "help": "processes on this machine (1)"},
+        ),
     }
     for name in names:
         flag, options = shared[name]
@@ -94,7 +194,30 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value), flush=True)
+    print(json.dumps(_finite(value), allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return plain data with null for each number that is not finite, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def redrawing(lines: Callable[[Any], list[str]], stream: TextIO, closing: contextlib.ExitStack) -> bool:
+    """Show lines on a stream and redraw them until ``closing``; return whether it is a terminal where that can be done."""
+    from archtuna.terminal import can_redraw
+
+    if not can_redraw(stream):
+        return False
+    from rich.console import Console
+
+    from archtuna.display import Display
+
+    closing.enter_context(Display(lines, Console(file=stream)))
+    return True
 
 
 def say_notes(notes: Iterable[str]) -> None:

@@ -13,7 +13,11 @@ from archtuna.errors import StudyError
 
 
 def dashboard(verbs: Any) -> None:
-    parser = verb(verbs, "dashboard", _run_dashboard, "open Optuna's dashboard on a search, until interrupted")
+    parser = verb(
+        verbs, "dashboard", _run_dashboard, "open Optuna's dashboard on a search, until interrupted",
+        examples=("archtuna dashboard runs/photos", "archtuna dashboard --study photos --no-browser --port 8080"),
+        docs="docs/logging.md",
+    )  # fmt: skip
     parser.add_argument("folder", metavar="RUN", nargs="?", help="folder of a search, or --study and --storage")
     parser.add_argument(
         "--port", type=_port, metavar="N", help="to listen at, on this machine alone (8080, or a free one)"

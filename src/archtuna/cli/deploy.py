@@ -20,18 +20,31 @@ log = logging.getLogger("archtuna")
 
 
 def export(verbs: Any) -> None:
-    parser = verb(verbs, "export", _run_export, "write a checkpoint for use without archtuna, proved to be the model")
+    parser = verb(
+        verbs, "export", _run_export, "write a checkpoint for use without archtuna, proved to be the model",
+        examples=(
+            "archtuna export runs/photos/trained/17.safetensors model.onnx",
+            "archtuna export runs/photos/trained/17.safetensors small.onnx --precision int8 --sensitivity",
+        ),
+        docs="docs/exports.md, docs/int8.md",
+    )  # fmt: skip
     flag(parser, "checkpoint", "json")
     parser.add_argument(
         "out", metavar="OUT",
         help="file to write: .onnx, .pt2 (torch.export), .py (plain PyTorch, weights beside it), .pte (ExecuTorch), .ts",
     )  # fmt: skip
-    parser.add_argument("--format", metavar="NAME", help="where OUT does not say it")
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="onnx, pt2, module, executorch or torchscript, where OUT does not say it",
+    )
     parser.add_argument(
         "--data", metavar="DATA", help="the pictures to prove it on; by default those that it was trained on"
     )
-    parser.add_argument("--no-proof", action="store_true", help="do not compare accuracy and F1")
-    parser.add_argument("--opset", type=count, metavar="N", help="version of ONNX's operators")
+    parser.add_argument("--no-proof", action="store_true", help="do not compare accuracy and F1 with the model's")
+    parser.add_argument(
+        "--opset", type=count, metavar="N", help="version of ONNX's operators; by default one that most runtimes read"
+    )
     parser.add_argument(
         "--with-preprocess", action="store_true", help="let the file take pixels, and normalise them itself"
     )
@@ -40,7 +53,7 @@ def export(verbs: Any) -> None:
         help="fp32, or in ONNX fp16 and int8, whose accuracy and F1 are told beside the model's (fp32)",
     )  # fmt: skip
     parser.add_argument(
-        "--sensitivity", action="store_true", help="with int8: also say what each layer loses by it, quantised alone"
+        "--sensitivity", action="store_true", help="with int8: also say what each layer, alone in int8, costs"
     )
 
 
@@ -53,7 +66,7 @@ def _run_export(arguments: argparse.Namespace) -> None:
     proof = None if arguments.no_proof else _proof(arguments)
     if arguments.sensitivity and (arguments.precision != "int8" or proof is None):
         raise ExportError(
-            "what a layer loses is told of int8, on validation pictures", hint="--precision int8 --data DATA"
+            "--sensitivity is for int8, and compares on validation pictures", hint="add --precision int8 --data DATA"
         )
     options = {"calibration": _calibration(arguments)} if arguments.precision == "int8" else {}
     done = export(
@@ -121,7 +134,14 @@ def _proved(done: Exported) -> str:
 
 
 def latency(verbs: Any) -> None:
-    parser = verb(verbs, "latency", _run_latency, "measure how long a network takes, here or on a device of one's own")
+    parser = verb(
+        verbs, "latency", _run_latency, "measure how long a network takes, here or on a device of one's own",
+        examples=(
+            "archtuna latency runs/photos/trained/17.safetensors --threads 1",
+            "archtuna latency model.onnx --on pi4",
+        ),
+        docs="docs/latency.md",
+    )  # fmt: skip
     parser.add_argument("file", metavar="FILE", help="a checkpoint, or a .onnx or .pte file")
     parser.add_argument("--on", metavar="NAME", help="a device that 'archtuna device add' named, or its URL")
     parser.add_argument(
@@ -130,10 +150,16 @@ def latency(verbs: Any) -> None:
         metavar="R",
         help="onnxruntime (default), torch, torch-compile or executorch",
     )
-    parser.add_argument("--provider", metavar="P", help="of the runtime: CUDAExecutionProvider, or cuda for torch")
+    parser.add_argument(
+        "--provider",
+        metavar="P",
+        help="what the runtime computes on: CUDAExecutionProvider, or cuda for torch (the processor)",
+    )
     parser.add_argument("--batch", type=count, default=1, metavar="N", help="pictures at once (1)")
-    parser.add_argument("--threads", type=count, default=1, metavar="N", help="of the runtime (1)")
-    parser.add_argument("--patience", default="1m", metavar="1m", help="how long to wait for a quiet machine")
+    parser.add_argument("--threads", type=count, default=1, metavar="N", help="processor threads of the runtime (1)")
+    parser.add_argument(
+        "--patience", default="1m", metavar="1m", help="how long to wait for a machine on which nothing else runs (1m)"
+    )
     flag(parser, "json")
 
 
@@ -165,7 +191,8 @@ def _run_latency(arguments: argparse.Namespace) -> None:
 def card(verbs: Any) -> None:
     parser = verb(
         verbs, "card", _run_card,
-        "write the model card of a checkpoint: pictures, metrics with intervals, costs, and how to train it again",
+        "write the model card of a checkpoint: pictures, metrics, costs, and how to train it again",
+        examples=("archtuna card runs/photos/trained/17.safetensors --out MODEL_CARD.md",), docs="docs/exports.md",
     )  # fmt: skip
     flag(parser, "checkpoint", "data", "device")
     parser.add_argument("--latency", action="store_true", help="measure how long it takes here, too")

@@ -8,30 +8,60 @@ import sys
 from typing import Any
 
 from archtuna import agent
-from archtuna.cli.arguments import flag, print_json, verb
+from archtuna.cli.arguments import epilog, flag, print_json, verb
 from archtuna.errors import LatencyError
+
+DOCS = "docs/latency.md"
 
 
 def device(verbs: Any) -> None:
     parser = verbs.add_parser(
         "device",
-        help="name the devices to measure on, or be one",
-        description="Name the devices to measure on, or be one.",
+        help="give devices to measure on a name, or be such a device",
+        description="Give devices to measure on a name, or be such a device.",
+        epilog=epilog(
+            (
+                "archtuna device add pi4 ssh://pi@raspberrypi.local",
+                "archtuna search search.yaml --data photos --out runs/pi --objectives f1,latency_ms@pi4",
+            ),
+            DOCS,
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     inner = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    added = verb(inner, "add", _run_add, "give a device a name, for --on NAME")
+    added = verb(
+        inner, "add", _run_add, "give a device a name, for --on NAME and latency_ms@NAME",
+        examples=(
+            "archtuna device add pi4 ssh://pi@raspberrypi.local",
+            "archtuna device add board http://10.0.0.7:8765 --token-file token.txt",
+        ),
+        docs=DOCS,
+    )  # fmt: skip
     added.add_argument("name", metavar="NAME", help="letters and digits, such as pi4")
     added.add_argument(
         "url", metavar="URL", help="http://host:port of an agent, or ssh://user@host[:port][/path/to/python]"
     )
     added.add_argument("--token-file", metavar="FILE", help="a file with the agent's token; - reads standard input")
-    flag(verb(inner, "list", _run_list, "list the devices that have names"), "json")
-    verb(inner, "remove", _run_remove, "forget a device").add_argument("name", metavar="NAME")
-    shown = verb(inner, "show", _run_show, "ask a device what it is")
+    flag(
+        verb(
+            inner, "list", _run_list, "list the devices that have names", examples=("archtuna device list",), docs=DOCS
+        ),
+        "json",
+    )
+    removed = verb(inner, "remove", _run_remove, "forget a device", examples=("archtuna device remove pi4",), docs=DOCS)
+    removed.add_argument("name", metavar="NAME", help="of the device; archtuna device list has them")
+    shown = verb(inner, "show", _run_show, "ask a device what it is", examples=("archtuna device show pi4",), docs=DOCS)
     shown.add_argument("name", metavar="NAME", help="a name, or a URL")
     flag(shown, "json")
-    verb(inner, "agent", _run_agent, "print where the one file is that measures, to copy it to a device")
-    agent.serve_arguments(verb(inner, "serve", _run_serve, "measure for others, over HTTP, until interrupted"))
+    verb(
+        inner, "agent", _run_agent, "print where the one file is that measures, to copy it to a device",
+        examples=('scp "$(archtuna device agent)" pi@raspberrypi.local:',), docs=DOCS,
+    )  # fmt: skip
+    serving = verb(
+        inner, "serve", _run_serve, "measure for others, over HTTP, until Ctrl-C",
+        examples=("archtuna device serve --host 0.0.0.0 --token-file token.txt",), docs=DOCS,
+    )  # fmt: skip
+    agent.serve_arguments(serving)
 
 
 def _run_add(arguments: argparse.Namespace) -> None:

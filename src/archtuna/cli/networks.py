@@ -10,10 +10,14 @@ from archtuna.cli.arguments import count, flag, print_json, verb
 
 
 def train(verbs: Any) -> None:
-    parser = verb(verbs, "train", _run_train, "train a network in full and report on the test pictures")
-    parser.add_argument("--seeds", type=count, default=1, metavar="N", help="runs with different seeds (1)")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    flag(parser, "run", "number", "epochs", "data", "device", "storage", "json")
+    parser = verb(
+        verbs, "train", _run_train, "train a network in full, and report on test pictures that the search never saw",
+        examples=("archtuna train runs/photos 17 --epochs 60 --seeds 3",), docs="docs/choosing.md",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seeds", type=count, default=1, metavar="N", help="trainings, each with another random seed (1)"
+    )
+    flag(parser, "quiet", "run", "number", "epochs", "data", "device", "storage", "json")
 
 
 def _run_train(arguments: argparse.Namespace) -> None:
@@ -47,8 +51,16 @@ def _run_train(arguments: argparse.Namespace) -> None:
 
 
 def evaluate(verbs: Any) -> None:
-    parser = verb(verbs, "evaluate", _run_evaluate, "measure a checkpoint on the split that its study used")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="part of the split (val)")
+    parser = verb(
+        verbs, "evaluate", _run_evaluate, "measure loss, accuracy and F1 of a checkpoint on its study's pictures",
+        examples=("archtuna evaluate runs/photos/trained/17.safetensors --split test",),
+    )  # fmt: skip
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test"),
+        default="val",
+        help="which of the pictures, as the study split them (val)",
+    )
     flag(parser, "checkpoint", "data", "device", "json")
 
 
@@ -66,8 +78,13 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
 
 
 def predict(verbs: Any) -> None:
-    parser = verb(verbs, "predict", _run_predict, "classify pictures")
-    parser.add_argument("--top", type=count, default=1, metavar="K", help="classes a picture (1)")
+    parser = verb(
+        verbs, "predict", _run_predict, "classify pictures",
+        examples=("archtuna predict runs/photos/trained/17.safetensors new/*.jpg --top 3",),
+    )  # fmt: skip
+    parser.add_argument(
+        "--top", type=count, default=1, metavar="K", help="the K most probable classes of each picture (1)"
+    )
     flag(parser, "checkpoint", "device", "json")
     parser.add_argument("pictures", nargs="+", metavar="PICTURE", help="files or folders")
 

@@ -3,63 +3,99 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from archtuna.cli.arguments import count, count_or_zero, flag, numbers, print_json, print_lines, say_notes, share, verb
+from archtuna.cli.arguments import (
+    count,
+    count_or_zero,
+    flag,
+    numbers,
+    print_json,
+    print_lines,
+    redrawing,
+    say_notes,
+    share,
+    verb,
+)  # fmt: skip
 from archtuna.errors import DataError, StudyError
 
 
 def search(verbs: Any) -> None:
-    parser = verb(verbs, "search", _run_search, "search for the Pareto front; the same command again goes on")
-    parser.add_argument("file", help="model or search file")
-    parser.add_argument("--out", metavar="RUN", required=True, help="folder of the run")
+    parser = verb(
+        verbs, "search", _run_search,
+        "search for the Pareto front: the networks that no other beats in everything; the same command again goes on",
+        examples=(
+            "archtuna search search.yaml --data photos --out runs/photos --time 20m --workers 2",
+            'archtuna search search.yaml --data photos --out runs/small --objectives f1,params --limit "params<=300k"',
+        ),
+        docs="docs/cli.md, docs/format.md (the file), docs/stopping.md, docs/latency.md, docs/workers.md (many machines)",
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="model or search file; archtuna init writes one")
+    parser.add_argument("--out", metavar="RUN", required=True, help="folder for all that the search finds")
     parser.add_argument(
         "--objectives", metavar="f1,params",
-        help="comma-separated: loss, f1, accuracy, params, macs, size_mb, peak_memory_mb, latency_ms, energy_mj, the last two "
-        "also on a device of yours: latency_ms@pi4 (f1,params)",
+        help="what to be good at, comma-separated: loss, f1, accuracy, params, macs, size_mb, peak_memory_mb, latency_ms, "
+        "energy_mj, the last two also on a device of yours: latency_ms@pi4 (f1,params)",
     )  # fmt: skip
     parser.add_argument(
-        "--limit", action="append", default=[], metavar='"params<=500k"', help="bound on a cost; repeatable"
+        "--limit",
+        action="append",
+        default=[],
+        metavar='"params<=500k"',
+        help="bound on a cost that every trained network keeps; repeatable",
     )
     parser.add_argument(
         "--target", metavar="onnx",
         help="what networks are to be exported to: onnx, onnx-fp16, onnx-int8, pt2, torchscript, executorch or module",
     )  # fmt: skip
-    parser.add_argument("--trials", type=count, metavar="N", help="networks to evaluate (50 without --time)")
-    parser.add_argument("--time", metavar="5m", help="no trial begins after this time")
+    parser.add_argument("--trials", type=count, metavar="N", help="networks to train and judge (50 without --time)")
+    parser.add_argument(
+        "--time", metavar="5m", help="begin no training after this time; those that run may take a tenth of it more"
+    )
     parser.add_argument(
         "--workers", type=count_or_zero, metavar="N", help="processes on this machine (1); 0 leaves the work to others"
     )
-    parser.add_argument("--sampler", help="known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the search")
+    parser.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="what proposes networks: known-costs (default), or Optuna's tpe, nsga2, nsga3, gp, qmc, random",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed of the search (0)")
     parser.add_argument(
         "--screen", metavar="SCORE",
-        help="begin a new study with networks that score best untrained: synflow, naswot or macs (none)",
+        help="begin with the networks that score best before they are trained: synflow, naswot or macs (none)",
     )  # fmt: skip
     parser.add_argument(
-        "--fraction", type=share, metavar="F", help="stratified share of the training pictures to search on"
+        "--fraction",
+        type=share,
+        metavar="F",
+        help="search on this share of the training pictures, of each class alike (1)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="refuse data with broken pictures instead of leaving them out"
     )
     parser.add_argument(
-        "--repeats", type=count, metavar="N", help="then train the front again N times, with other seeds (none)"
+        "--repeats", type=count, metavar="N", help="then train the front again N times, with other random seeds (0)"
     )
     stopping = parser.add_mutually_exclusive_group()
-    stopping.add_argument("--no-stopping", action="store_true", help="train every network to its end")
+    stopping.add_argument("--no-stopping", action="store_true", help="train every network to its last epoch")
     stopping.add_argument(
-        "--first-rung", type=count, metavar="N", help="epochs before the first look at a trial (a share of its epochs)"
+        "--first-rung",
+        type=count,
+        metavar="N",
+        help="epochs after which a training without a chance is stopped at the earliest (a share of its epochs)",
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="let actors of a Ray cluster be the workers: auto, host:6379 or ray://host:10001",
+        "--ray", metavar="ADDRESS", help="work on the machines of a Ray cluster: auto, host:6379 or ray://host:10001"
     )
-    flag(parser, "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "log", "json")
+    flag(
+        parser, "quiet", "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "log", "json"
+    )
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
@@ -102,7 +138,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             on_event=show.take,
             loggers=arguments.log,
         )
-    return _ended(study, show, arguments, lambda: _ending(study, arguments))
+    return _ended(study, show, arguments, lambda: _ending(study, show.reason == "interrupted"))
 
 
 def _schedule(arguments: argparse.Namespace) -> Any:
@@ -120,21 +156,38 @@ def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Calla
     return 130 if show.reason == "interrupted" else 0
 
 
-def _ending(study: Any, arguments: argparse.Namespace) -> list[str]:
+def _ending(study: Any, interrupted: bool) -> list[str]:
     from archtuna import report
+    from archtuna.terminal import screen_of
 
-    lines = [*report.front_lines(study), ""]
+    screen = screen_of(sys.stdout)
+    return [*report.front_lines(study, screen), "", *_advice(_next_steps(study, interrupted), screen.width)]
+
+
+def _next_steps(study: Any, interrupted: bool) -> Iterator[tuple[str, str]]:
+    """Yield what can be done after a search, and the command that does it."""
+    if interrupted:
+        yield "it was interrupted; go on:", "the same command again"
     if study.front():
         knee = study.knee()
-        lines.append(f"look at the knee point:  archtuna show {study.folder} {knee.number}")
-        lines.append(f"train it in full:        archtuna train {study.folder} {knee.number}")
+        yield "look at the knee point:", f"archtuna show {study.folder} {knee.number}"
+        yield "train it in full:", f"archtuna train {study.folder} {knee.number}"
         if knee.checkpoint:
-            lines.append(f"export it as it is:      archtuna export {knee.checkpoint} model.onnx")
-        lines.append(f"choose another:          archtuna pick {study.folder} --max {_bound_of(study)}")
+            yield "export it as it is:", f"archtuna export {knee.checkpoint} model.onnx"
+        yield "choose another:", f"archtuna pick {study.folder} --max {_bound_of(study)}"
         if not any(trial.again for trial in study.front()):
-            lines.append(f"see what is chance:      archtuna repeat {study.folder} --seeds 3")
-    lines.append("go on searching:         the same command again, with more --trials or --time")
-    return lines
+            yield "see what is chance:", f"archtuna repeat {study.folder} --seeds 3"
+    if not interrupted:
+        yield "go on searching:", "the same command again, with more --trials or --time"
+
+
+def _advice(steps: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """Return steps with their commands in a column of their own, or below where that is too narrow for one of them."""
+    steps = list(steps)
+    room = max(len(what) for what, _ in steps) + 2
+    if room + max(len(command) for _, command in steps) <= width:
+        return [f"{what:<{room}}{command}" for what, command in steps]
+    return [line for what, command in steps for line in (what, f"  {command}")]
 
 
 def _bound_of(study: Any) -> str:
@@ -151,11 +204,12 @@ class _Shown:
         self.title = title
         self.reason = ""
         self.watch: Any = None
-        self.display: Any = None
+        self.lock = threading.Lock()  # The display's thread reads while this one takes events.
+        self.closing = contextlib.ExitStack()
+        self.redrawn = False
 
     def take(self, event: dict[str, Any]) -> None:
-        from archtuna.live import Watch, plain_lines
-        from archtuna.objective import objectives_of
+        from archtuna.live import plain_lines
 
         if event["event"] == "end":
             self.reason = event["reason"]
@@ -165,46 +219,49 @@ class _Shown:
         if self.quiet:
             return
         if self.watch is None:
-            self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
-            self._open()
-        (self.display or self.watch).take(event)
-        if self.display is None:
+            self._open(event)
+        with self.lock:
+            self.watch.take(event)
+        if not self.redrawn:
             for line in plain_lines(self.watch, event):
                 print(line, file=sys.stderr, flush=True)
 
-    def _open(self) -> None:
-        if sys.stderr.isatty():
-            from rich.console import Console
+    def _open(self, event: dict[str, Any]) -> None:
+        from archtuna.live import Watch
+        from archtuna.objective import objectives_of
 
-            from archtuna.live import Display
+        self.watch = Watch(self.title, objectives_of(list(event["objectives"])))
+        self.redrawn = redrawing(self.lines, sys.stderr, self.closing)
 
-            self.display = Display(self.watch, Console(stderr=True))
-            self.display.__enter__()
+    def lines(self, screen: Any) -> list[str]:
+        with self.lock:
+            return self.watch.lines(screen)
 
     def __enter__(self) -> _Shown:
         return self
 
-    def __exit__(self, *args: Any) -> None:
-        if self.display is not None:
-            self.display.__exit__(*args)
+    def __exit__(self, *_: Any) -> None:
+        self.closing.close()
 
 
 def worker(verbs: Any) -> None:
-    parser = verb(verbs, "worker", _run_worker, "work on a search that was begun elsewhere, until it is over")
+    parser = verb(
+        verbs, "worker", _run_worker, "work on a search that was begun elsewhere, until it is over",
+        examples=("archtuna worker --study photos --data /mnt/photos",), docs="docs/workers.md",
+    )  # fmt: skip
     parser.add_argument(
         "--out", metavar="RUN", help="folder for weights; by default the study's own, where it is shared"
     )
-    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (1)")
     parser.add_argument(
-        "--no-wait", action="store_true", help="end when nothing is left to begin, not when the others have ended, too"
+        "--no-wait", action="store_true", help="end when no trial is left to begin, and do not wait for those of others"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    flag(parser, "study", "storage", "data", "device", "per-gpu", "log", "json")
+    flag(parser, "workers", "quiet", "study", "storage", "data", "device", "per-gpu", "log", "json")
 
 
 def _run_worker(arguments: argparse.Namespace) -> int:
     from archtuna import report
     from archtuna.driver import join
+    from archtuna.terminal import screen_of
 
     if arguments.study is None:
         raise StudyError("no study is named", hint="--study NAME; archtuna search says the name of its own")
@@ -222,23 +279,25 @@ def _run_worker(arguments: argparse.Namespace) -> int:
             on_event=show.take,
             loggers=arguments.log,
         )
-    return _ended(study, show, arguments, lambda: report.front_lines(study))
+    return _ended(study, show, arguments, lambda: report.front_lines(study, screen_of(sys.stdout)))
 
 
 def repeat(verbs: Any) -> None:
     parser = verb(
-        verbs, "repeat", _run_repeat, "train the front again with other seeds; the same command again goes on"
-    )
+        verbs, "repeat", _run_repeat,
+        "train the front again with other random seeds, to see what is chance; the same command again goes on",
+        examples=("archtuna repeat runs/photos --seeds 3", "archtuna repeat runs/photos --numbers 3,7 --seeds 5"),
+        docs="docs/choosing.md",
+    )  # fmt: skip
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs that each network is to have (3)")
     parser.add_argument("--numbers", type=numbers, metavar="3,7", help="trials to train again instead of the front")
-    parser.add_argument("--workers", type=count, default=1, metavar="N", help="processes on this machine (1)")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    flag(parser, "run", "data", "device", "storage", "log", "json")
+    flag(parser, "workers", "quiet", "run", "data", "device", "storage", "log", "json")
 
 
 def _run_repeat(arguments: argparse.Namespace) -> int:
     from archtuna import report
     from archtuna.driver import repeat
+    from archtuna.terminal import screen_of
 
     show = _Shown(arguments, f"archtuna repeat, {arguments.folder}")
     with show:
@@ -254,4 +313,4 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             loggers=arguments.log,
         )
     pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
-    return _ended(study, show, arguments, lambda: [*report.front_lines(study), "", pick])
+    return _ended(study, show, arguments, lambda: [*report.front_lines(study, screen_of(sys.stdout)), "", pick])

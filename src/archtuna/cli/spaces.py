@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from archtuna.cli.arguments import flag, print_json, print_lines, say_notes, verb
+from archtuna.cli.outputs import schema_of
 
 
 def check(verbs: Any) -> None:
-    parser = verb(verbs, "check", _run_check, "read a model or search file and say what is in it")
-    parser.add_argument("file", help="model or search file")
+    parser = verb(
+        verbs, "check", _run_check, "read a model or search file and say what is in it: layers, choices, costs, settings",
+        examples=("archtuna check search.yaml", "archtuna check model.yaml --input-size 224"), docs="docs/format.md",
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", help="model or search file")
     flag(parser, "input-size", "json")
 
 
@@ -29,8 +33,11 @@ def _run_check(arguments: argparse.Namespace) -> None:
 
 
 def blocks(verbs: Any) -> None:
-    parser = verb(verbs, "blocks", _run_blocks, "list the blocks that rows can name, with their arguments")
-    parser.add_argument("name", nargs="?", help="one block")
+    parser = verb(
+        verbs, "blocks", _run_blocks, "list the blocks that rows of a file can name, with their arguments",
+        examples=("archtuna blocks ConvNeXtBlock",), docs="docs/format.md",
+    )  # fmt: skip
+    parser.add_argument("name", metavar="BLOCK", nargs="?", help="one of them, told in full")
     flag(parser, "json")
 
 
@@ -48,20 +55,27 @@ def _run_blocks(arguments: argparse.Namespace) -> None:
 
 def schema(verbs: Any) -> None:
     parser = verb(
-        verbs, "schema", _run_schema, "write a JSON Schema, with which an editor completes and checks search files"
+        verbs, "schema", _run_schema, "write a JSON Schema: of search files, for editors, or of what --json prints",
+        examples=("archtuna schema search.schema.json", "archtuna schema --of front"), docs="docs/format.md, docs/json.md",
+    )  # fmt: skip
+    parser.add_argument("file", metavar="FILE", nargs="?", help="where to write it; by default it is printed")
+    parser.add_argument(
+        "--of", metavar="COMMAND", help="of what this command prints with --json, such as front or device-list"
     )
-    parser.add_argument("file", nargs="?", help="where to write it; by default it is printed")
 
 
 def _run_schema(arguments: argparse.Namespace) -> None:
     from archtuna.files import write_atomically
     from archtuna.schema import schema
 
-    text = json.dumps(schema(), indent=1) + "\n"
+    text = json.dumps(schema() if arguments.of is None else schema_of(arguments.of), indent=1) + "\n"
     if arguments.file is None:
         print(text, end="")
         return
     path = Path(arguments.file)
     write_atomically(path, text.encode())
+    if arguments.of is not None:
+        print(f"wrote {path}")
+        return
     print(f"wrote {path}; a search file that begins with this line is completed and checked by editors:")
     print(f"# yaml-language-server: $schema={path}")

@@ -201,7 +201,7 @@ def _read_labels(values: Any, name: str) -> np.ndarray:
         hint = "one-hot labels are given as numbers: y.argmax(axis=1)"
         raise DataError(f"{name}: labels have shape {array.shape}, not (n,)", hint=hint)
     if array.ndim != 1 or not len(array):
-        raise DataError(f"{name}: labels have shape {array.shape}, not (n,)")
+        raise DataError(f"{name}: labels have shape {array.shape}, not (n,)", hint="give one label for each picture")
     if array.dtype.kind == "f" and np.isfinite(array).all() and (array == np.rint(array)).all():
         array = array.astype(np.int64)
     if array.dtype.kind not in "iubU":
@@ -212,17 +212,19 @@ def _read_labels(values: Any, name: str) -> np.ndarray:
 def _read_names(values: Any, name: str) -> tuple[str, ...]:
     array = np.asarray(values)
     if array.ndim != 1 or array.dtype.kind not in "USiu":
-        raise DataError(f"{name}: must be a list of texts")
+        raise DataError(f"{name}: class names must be a list of texts")
     names = [value.decode() if isinstance(value, bytes) else str(value) for value in array.tolist()]
     if len(set(names)) != len(names):
-        raise DataError(f"{name}: a name stands twice")
+        raise DataError(f"{name}: two classes have the same name", hint="give each class a name of its own")
     return tuple(names)
 
 
 def _encode(labels: list[np.ndarray], names: tuple[str, ...] | None, place: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Number labels 0..k-1 and name the classes."""
     if len({array.dtype.kind for array in labels}) > 1:
-        raise DataError(f"{place}: labels are numbers in one part and names in another")
+        raise DataError(
+            f"{place}: labels are numbers in one part and names in another", hint="use one of them everywhere"
+        )
     joined = np.concatenate(labels)
     present = np.unique(joined)
     if names is None:
@@ -231,18 +233,22 @@ def _encode(labels: list[np.ndarray], names: tuple[str, ...] | None, place: str)
     elif joined.dtype.kind == "U":
         unknown = sorted(set(present.tolist()) - set(names))
         if unknown:
-            raise DataError(f"{place}: label '{unknown[0]}' is not among the class names")
+            raise DataError(
+                f"{place}: label '{unknown[0]}' is not among the class names", hint="add it to them, or correct it"
+            )
         order = {name: code for code, name in enumerate(names)}
         codes = np.array([order[value] for value in joined.tolist()])
     else:
         if present[0] < 0 or present[-1] >= len(names):
-            raise DataError(f"{place}: labels are {present[0]}..{present[-1]}, but there are {len(names)} class names")
+            problem = f"labels are {present[0]}..{present[-1]}, but there are {len(names)} class names"
+            raise DataError(f"{place}: {problem}", hint="give a name for each label, or none")
         codes = joined
     if len(names) < 2:
         raise DataError(f"{place}: there is only one class, '{names[0]}'", hint="a classifier needs two or more")
     used = np.bincount(codes, minlength=len(names))
     if not used.all():
-        raise DataError(f"{place}: class '{names[int(used.argmin())]}' has no pictures")
+        empty = names[int(used.argmin())]
+        raise DataError(f"{place}: class '{empty}' has no pictures", hint="add some, or leave the class out")
     return codes.astype(np.int64), names
 
 
@@ -254,7 +260,9 @@ def from_pair(x: Any, y: Any) -> Arrays:
     """
     pixels, labels = stack(x, "x"), _read_labels(y, "y")
     if len(pixels) != len(labels):
-        raise DataError(f"x has {len(pixels):,} pictures, y {len(labels):,} labels")
+        raise DataError(
+            f"x has {len(pixels):,} pictures, y {len(labels):,} labels", hint="give one label for each picture"
+        )
     return Arrays((_stack("train", pixels),), *_encode([labels], None, "y"))
 
 
@@ -275,7 +283,7 @@ def from_dataset(dataset: Any) -> Arrays:
         pictures.append(_pixels_of(image, f"item {index} of the data set"))
         labels.append(label if isinstance(label, str) else as_array(label).item())
     if not pictures:
-        raise DataError("the data set is empty")
+        raise DataError("the data set is empty", hint="give some pictures of each of two or more classes")
     given = getattr(dataset, "classes", None)
     names = tuple(str(name) for name in given) if isinstance(given, Sequence) and not isinstance(given, str) else None
     coded = _encode([_read_labels(np.array(labels), "labels of the data set")], names, "the data set")

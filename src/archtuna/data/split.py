@@ -100,7 +100,9 @@ def cut(data: Data, *, val: float, test: float, seed: int) -> Split:
         DataError: shares out of range, or a class with too few different pictures.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise DataError(f"shares val {val} and test {test} must be at least 0 and together below 1")
+        raise DataError(
+            f"shares val {val} and test {test} must be at least 0 and together below 1", hint="for example .15 and .15"
+        )
     prescribed = {part: np.flatnonzero(data.part == part).tolist() for part in ("val", "test")}
     shares = {part: 0.0 if prescribed[part] else share for part, share in (("test", test), ("val", val))}
     pool = np.flatnonzero((data.part != "val") & (data.part != "test")).tolist()

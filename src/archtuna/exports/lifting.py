@@ -96,7 +96,10 @@ def _define(lifted: Lifted, own: frozenset[str], name: str, module: ModuleType) 
         return
     statement = _statements(module).get(name)
     if not isinstance(statement, ast.ClassDef | ast.FunctionDef):
-        raise ExportError(f"the code of '{name}' of {module.__name__} cannot be found")
+        raise ExportError(
+            f"the code of '{name}' of {module.__name__} cannot be found",
+            hint="put blocks into a file, not into a prompt",
+        )
     registrations = [d for d in statement.decorator_list if _registers(d, module)]
     for needed in _names(statement, registrations):
         if needed != name:

@@ -29,7 +29,10 @@ def write(source: Source) -> Written:
     model = _exported(source, opset)
     found = model.opset_imports[""]
     if found != opset:
-        raise ExportError(f"the network cannot be written in opset {opset}: it came out in {found}")
+        raise ExportError(
+            f"the network cannot be written in opset {opset}: it came out in {found}",
+            hint=f"--opset {found}, or leave it out",
+        )
     described = {"opset": json.dumps(found), "precision": json.dumps(precision.name)}
     _pool_globally(model)
     _strip(model)
