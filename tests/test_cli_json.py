@@ -32,6 +32,7 @@ RUNS = {
     "front": ("front {run}",),
     "pick": ("pick {run}", "pick {run} --knee"),
     "show": ("show {run} 0",),
+    "report": ("report {run} --no-pictures --out page.html", "report {run} --out page.html --figures figures"),
     "evaluate": ("evaluate {weights} --data {photos}",),
     "predict": ("predict {weights} {photos}/dots/000.jpg broken.jpg",),
     "export": ("export {weights} m.py --data {photos}", "export {weights} m.onnx --no-proof"),

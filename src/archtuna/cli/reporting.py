@@ -10,8 +10,10 @@ from archtuna.cli.arguments import flag, print_json, verb
 
 def report(verbs: Any) -> None:
     parser = verb(
-        verbs, "report", _run_report, "write a page that helps to choose from the front, and shows all of a run"
-    )
+        verbs, "report", _run_report, "write a page that helps to choose from the front, and shows all of a run",
+        examples=("archtuna report runs/photos", "archtuna report runs/photos --figures figures"),
+        docs="docs/report.md",
+    )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", help="the page (RUN/report.html); its facts go beside it as JSON")
     parser.add_argument("--figures", metavar="DIR", help="write the charts as PNG and SVG, too")
     parser.add_argument(

@@ -94,7 +94,18 @@ def search(verbs: Any) -> None:
         "--ray", metavar="ADDRESS", help="work on the machines of a Ray cluster: auto, host:6379 or ray://host:10001"
     )
     flag(
-        parser, "quiet", "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "log", "json"
+        parser,
+        "quiet",
+        "data",
+        "epochs",
+        "input-size",
+        "device",
+        "per-gpu",
+        "study",
+        "storage",
+        "artifacts",
+        "log",
+        "json",
     )
 
 

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def init(verbs: Any) -> None:
     parser = verb(
         verbs, "init", _run_init, "look at pictures and write a commented search file to begin with",
-        examples=("archtuna init search.yaml --data photos", "archtuna init micro.yaml --data photos --for microcontroller --yes"),
+        examples=("archtuna init search.yaml --data photos", "archtuna init micro.yaml --for microcontroller --yes"),
         docs="docs/start.md",
     )  # fmt: skip
-    parser.add_argument("file", metavar="FILE", nargs="?", default="search.yaml", help="where to write it (search.yaml)")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", default="search.yaml", help="where to write it (search.yaml)"
+    )
     parser.add_argument("--classes", type=count, metavar="N", help="number of classes; by default the data's")
     parser.add_argument("--space", metavar="NAME", help="a ready space; by default one for the place where it will run")
     parser.add_argument(
