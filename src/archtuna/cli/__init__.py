@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import deploy, devices, networks, profiling, runs, searching, spaces
+from archtuna.cli import deploy, devices, networks, profiling, runs, searching, spaces, versions
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -52,6 +52,7 @@ COMMANDS = (
     spaces.schema,
     runs.cache,
     runs.gc,
+    versions.versions,
 )
 """What adds each command to the parser, in the order in which they are listed."""
 
