@@ -28,7 +28,8 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        # torch.export prints the graph that it has so far, when it fails; onnxscript before 0.7 what it simplified, where results go.
+        # torch.export prints the graph that it has so far, when it fails; onnxscript before 0.7 prints, where results go,
+        # what it simplified.
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
