@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import archtuna as at
 from archtuna.model import check_output
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
@@ -101,8 +102,9 @@ def test_the_commands_and_the_python_of_the_five_minutes_run(tmp_path):
 
 
 def test_the_map_names_every_module():
-    tree = {p.name for p in (ROOT / "src" / "archtuna").glob("*.py")} - {"__init__.py", "__main__.py"}
-    tree |= {f"{p.name}/" for p in (ROOT / "src" / "archtuna").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    package = Path(at.__file__).parent
+    tree = {p.name for p in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    tree |= {f"{p.name}/" for p in package.iterdir() if p.is_dir() and p.name != "__pycache__"}
     start = README.index("src/archtuna/\n")
     named = set(re.findall(r"\b(\w+\.py|\w+/)(?= |$)", README[start : README.index("```", start)], re.MULTILINE))
     assert tree - named == set()

@@ -93,7 +93,8 @@ def trial_run(
 
 def _drawn(space: SearchSpace, seconds: float) -> tuple[list[tuple[float, Candidate]], float]:
     """Return random networks that keep the limits with their macs, ascending, and how busy this machine is meanwhile."""
-    rng, found = random.Random(0), {}
+    rng = random.Random(0)
+    found: dict[str, tuple[float, Candidate]] = {}
     costs_of(space.default().architecture)  # The first time libraries are loaded, which is nobody's work.
     begun, worked = time.perf_counter(), time.thread_time()
     for attempt in range(20 * DRAWN):

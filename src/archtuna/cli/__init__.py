@@ -28,6 +28,7 @@ from archtuna.cli import (
     searching,
     spaces,
     starting,
+    versions,
 )
 from archtuna.cli.arguments import Parser
 from archtuna.errors import ArchtunaError
@@ -72,6 +73,7 @@ COMMANDS = (
     runs.cache,
     runs.gc,
     completion.completion,
+    versions.versions,
 )
 """What adds each command to the parser, in the order in which they are listed."""
 
