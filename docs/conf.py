@@ -46,8 +46,6 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 nitpicky = True
-# Pages of the navigation that a version of the source may not have.
-suppress_warnings = ["toc.empty_glob"]
 
 # Annotations of other libraries, whose pages this build does not read, for it needs no network; and what no user names.
 nitpick_ignore_regex = [
@@ -77,6 +75,15 @@ def name_each(app, what, name, obj, options, lines):
             lines[index : index + 1] = [*told, f"{space}{last}: {meaning}"]
 
 
+def only_what_is_there(app, docname, source):
+    """Leave pages out of the navigation that this version of the source does not have."""
+    if docname == root_doc:
+        source[0] = re.sub(
+            r"^([\w-]+)\n", lambda m: m[0] * (ROOT / "docs" / f"{m[1]}.md").exists(), source[0], flags=re.M
+        )
+
+
 def setup(app):
+    app.connect("source-read", only_what_is_there)
     app.connect("missing-reference", find_ours)
     app.connect("autodoc-process-docstring", name_each, priority=100)

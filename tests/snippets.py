@@ -49,7 +49,9 @@ def snippets(page: str) -> Iterator[Snippet]:
     for match in FENCE.finditer(page):
         text = textwrap.dedent(match["text"])
         line = page.count("\n", 0, match.start("language")) + 1
-        yield Snippet(match["language"], text, line, match["reason"], _name(match["language"], text, page[match.end() :]))
+        yield Snippet(
+            match["language"], text, line, match["reason"], _name(match["language"], text, page[match.end() :])
+        )
 
 
 def _name(language: str, text: str, rest: str) -> str | None:
