@@ -40,8 +40,9 @@ html_copy_source = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_class_signature = "mixed"
-autodoc_default_options = {"members": True}
+autodoc_class_signature = "separated"
+python_maximum_signature_line_length = 88
+autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
@@ -50,7 +51,7 @@ nitpicky = True
 # Annotations of other libraries, whose pages this build does not read, for it needs no network; and what no user names.
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|pathlib|typing|torch|numpy|np|PIL|optuna|os|contextlib)\..*"),
-    (r"py:.*", r"random\.Random|Plain|Place|OnEvent|Spec|archtuna\.signature\.Bounds"),
+    (r"py:.*", r"random\.Random|Plain|Place|OnEvent|Spec|archtuna\.signature\.Bounds|[\d.]+"),
     (r"py:.*", r"(Path|Tensor|nn\.Module|BaseSampler|BaseStorage|FrozenTrial|Image\.Image|Size|Fit)"),
 ]
 
