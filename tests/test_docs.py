@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def try_out(snippet, python, place, where):
         assert SearchSpace.read(text if "backbone" in text else SEED + text).size >= 1
     elif snippet.language == "sh":
         for command in commands(text):
+            if command.startswith("pip install 'archtuna["):
+                continue  # That there are such extras is another test's.
             if begun := re.match(r"archtuna init (\S+\.yaml)", command):
                 (place / begun[1]).unlink(missing_ok=True)
             done = run(command, place, first=quick_to_believe)
@@ -186,6 +189,12 @@ def test_a_snippet_that_is_not_run_says_why_and_they_stay_few():
     reasons = [(p.name, s.line, s.reason) for p in PAGES for s in snippets(p.read_text()) if s.reason]
     assert all(len(reason) > 10 for _, _, reason in reasons)
     assert len(reasons) <= 18, "\n".join(map(str, reasons))
+
+
+def test_the_extras_that_pages_name_exist():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for page in PAGES for extra in re.findall(r"archtuna\[(\w+)\]", page.read_text())}
+    assert named - set(declared) == set()
 
 
 def test_commands_do_not_hide_in_fences_without_a_language():
