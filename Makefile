@@ -1,5 +1,6 @@
 # make demo   a first search, about three minutes after the installation
 # make test   every test; make test-fast leaves the slow ones out, make test-lowest runs those with the lowest versions allowed
+# make docs   the pages as a site, in build/docs; any warning is an error
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ WORKERS ?= 2
 BIN = $(VENV)/bin
 DEMO = runs/demo
 
-.PHONY: demo test test-fast test-lowest build clean
+.PHONY: demo test test-fast test-lowest docs build clean
 
 # torch comes first and at a fixed version: every later requirement is then satisfied by what is there.
 $(BIN)/pip:
@@ -26,6 +27,10 @@ $(VENV)/.demo: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -58,6 +63,10 @@ test-lowest:
 
 build: $(VENV)/.test
 	$(BIN)/python -m hatchling build
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -c docs -b html -n -W --keep-going -q . build/docs
+	@echo "The site is build/docs/index.html."
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,6 @@
 """What the README says is what happens: its files parse, its commands and its Python run, its map is the tree."""
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,8 @@ import archtuna as at
 from archtuna.model import check_output
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
-from forked import archtuna
 from pictures import folder
+from snippets import run
 from spaces import SEED
 
 ROOT = Path(__file__).parent.parent
@@ -52,15 +51,6 @@ def test_ready_spaces_a_schema_and_a_block_of_ones_own_are_as_they_are_shown(tmp
     assert "--import" in without.stderr
     ours = [name for name in BLOCKS if not BLOCKS[name].is_foreign]
     assert f"without a name, all {len(ours)}" in README
-
-
-def run(command, folder):
-    if not re.search(r"[$|>;&*?]", command):
-        program, *words = shlex.split(command)
-        assert program == "archtuna"
-        return archtuna(*words, cwd=folder)
-    command = command.replace("archtuna", f"{sys.executable} -m archtuna", 1)
-    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
 
 
 def test_every_shipped_search_file_is_read():
