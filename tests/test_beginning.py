@@ -54,7 +54,7 @@ def holds(begun, data):
     for proposal in begun.advice.values():
         assert proposal.reason.replace("\n", "\\n") in flat
     assert max(map(len, begun.text.splitlines())) <= 127
-    assert check_lines(space) if begun.inventory.source == "digits" else True
+    assert check_lines(space)
 
 
 def test_without_pictures_it_is_the_plain_file_with_what_was_asked_for():

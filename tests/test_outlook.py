@@ -114,4 +114,12 @@ def test_the_words_carry_what_was_measured_and_on_what():
     assert (
         "Measured in 20 s on cpu, 1 thread, batches of 64: 3 networks of 1M to 3M macs at 64x64, 1,500 training" in text
     )
-    assert "a second of work took 2.0 seconds" in text
+    assert "a second of work took 2.0 seconds. The range goes from their leaving to their doubling." in text
+    assert "The search ends after about 30 min: with " in text or " to 33 min: with" in text
+
+
+def test_where_others_use_the_machine_the_range_is_wider():
+    quiet, busy = expected(pace(0.002)).trial, expected(pace(0.002, busy=2.0)).trial
+    assert busy[0] == pytest.approx((quiet[0] + 0.5) / 2)
+    assert busy[1] == pytest.approx(quiet[1] + 0.5)
+    assert busy[2] == pytest.approx((quiet[2] + 0.5) * 2)

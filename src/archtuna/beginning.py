@@ -244,7 +244,7 @@ def _changed(advice: Advice, before: Room, after: Room, time: str) -> Advice:
 def _notes(expected: Outlook, advice: Advice) -> tuple[str, ...]:
     notes = []
     fitting, time = expected.fitting[1], advice["time"].value
-    if fitting < ENOUGH:
+    if fitting < 0.8 * ENOUGH:
         seconds = seconds_asked(time) - expected.start
         needed = expected.start + ENOUGH * seconds / fitting if fitting else expected.start + ENOUGH * expected.trial[1]
         notes.append(

@@ -22,6 +22,8 @@ NEVER_STOPPED = 6
 """Trials before anybody knows what the rest of a training brings."""
 END = 1.1
 """Share of its time after which a search is over at the latest."""
+SHARED_WITH = 1.5
+"""Seconds that a second of work takes from which on others are said to use the machine."""
 UNKNOWN = 1.6
 """By what factor networks of a space differ from one of it, where only one was measured."""
 
@@ -186,7 +188,7 @@ def outlook(
 ) -> Outlook:
     """Return what is to be expected of a search.
 
-    The range of a trial is what the smaller and the larger two networks take, for nobody knows which of them a
+    The range of a trial is what the smaller and the larger two networks take, more where others use the machine, for nobody knows which of them a
     search will look at. Early stopping counts at its best in the high end of the trials, and not at all elsewhere.
 
     Args:
@@ -229,6 +231,8 @@ def _trial(pace: Pace, per_epoch: Sequence[float], epochs: int, workers: int) ->
         means = [means[1] / UNKNOWN, means[1], means[1] * UNKNOWN]
     shared = (1.0, *SHARED) if workers > 1 else (1.0, 1.0, 1.0)
     low, middle, high = (OVERHEAD * pace.busy + epochs * mean / left for mean, left in zip(means, shared, strict=True))
+    if pace.busy >= SHARED_WITH:  # The others may go home, or be twice as many tomorrow.
+        return low / pace.busy, middle, high * pace.busy
     return low, middle, high
 
 
@@ -255,7 +259,7 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
         f"Expected in {said(seconds)} with {_many(workers, 'worker')}: {_many(middle, 'trial')} in full, {low} to {high} with "
         "what nobody knows yet: which networks the search will look at, and what early stopping saves. A trial takes "
         f"{said(found.trial[0])} to {said(found.trial[2])}, an epoch of the middling network {said(found.epoch)}.",
-        f"The search ends after {said(found.search[0])} to {said(found.search[1])}: with {found.trials} trials, or its time.",
+        f"The search ends after {_range(found.search)}: with {found.trials} trials, or its time.",
         f"Measured in {said(pace.seconds)} on {pace.device}, {_many(pace.threads, 'thread')}, batches of {pace.batch_size}: "
         f"{_many(len(macs), 'network')} of {macs[0] / 1e6:.3g}M to {macs[-1] / 1e6:.3g}M macs at "
         f"{middling.size[0]}x{middling.size[1]}, {sum(timed.pictures for timed in pace.networks):,} training pictures "
@@ -266,6 +270,11 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
             f"Others use this machine: a second of work took {pace.busy:.1f} seconds. Alone it will be faster."
         )
     return lines
+
+
+def _range(ends: tuple[float, float]) -> str:
+    low, high = (said(end) for end in ends)
+    return f"about {low}" if low == high else f"{low} to {high}"
 
 
 def _many(count: int, what: str) -> str:

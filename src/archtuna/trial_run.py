@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DRAWN = 24
 """Networks whose costs are looked at."""
-PLACES = (0.5, 0.0, 5 / 6)
+PLACES = (0.5, 0.0, 1.0)
 """Where among them, by multiply-accumulates, those lie that are trained; in this order, should the time not last."""
 SAMPLE = 256
 """Pictures that are decoded."""
@@ -114,7 +114,7 @@ def _drawn(space: SearchSpace, seconds: float) -> tuple[list[tuple[float, Candid
 
 
 def _chosen(drawn: list[tuple[float, Candidate]]) -> list[tuple[float, Candidate]]:
-    """Return a middling, the smallest and a large one."""
+    """Return a middling, the smallest and the largest one."""
     places = [min(len(drawn) - 1, int(place * len(drawn))) for place in PLACES if drawn]
     return [drawn[place] for place in dict.fromkeys(places)]
 
