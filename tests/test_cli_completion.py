@@ -56,7 +56,7 @@ def test_names_are_those_that_are_known() -> None:
 
 FREE = {
     "imports", "study", "storage", "artifacts", "ray", "provider", "table", "worst", "report", "patience", "input_size",
-    "name", "url", "host",
+    "name", "url", "host", "trial_run",
 }  # fmt: skip
 """Arguments whose values nobody can list."""
 

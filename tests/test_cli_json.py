@@ -42,6 +42,7 @@ RUNS = {
     "bench": ("bench tables --samplers random --seeds 2 --trials 6",),
     "blocks": ("blocks", "blocks Conv"),
     "gc": ("gc {run}",),
+    "versions": ("versions",),
 }  # fmt: skip
 """Commands that are run on the small study; the others have tests of their own."""
 
