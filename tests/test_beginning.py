@@ -3,12 +3,12 @@ import re
 import pytest
 
 from archtuna import beginning
-from archtuna.advice import PLACES, Wishes
 from archtuna.beginning import begin
+from archtuna.beginning.advice import PLACES, Wishes
+from archtuna.beginning.outlook import Pace, Timed
 from archtuna.costs import costs_of
 from archtuna.errors import DataError, SpecError, TrialError
 from archtuna.model import check_output
-from archtuna.outlook import Pace, Timed
 from archtuna.registry import UnknownNameError
 from archtuna.report import check_lines
 from archtuna.space import SearchSpace
@@ -131,7 +131,7 @@ def measured(monkeypatch, seconds):
         return Pace((Timed(1e4, 1e6, size, train, train / 4, 64),) * 3, 1e-3, 1.0, "cpu", 1, 2, 2, 64, seconds)
 
     pace = seconds
-    monkeypatch.setattr("archtuna.trial_run.trial_run", trial_run)
+    monkeypatch.setattr("archtuna.beginning.trial_run.trial_run", trial_run)
     return sides
 
 
@@ -183,7 +183,7 @@ def test_where_the_trial_run_fails_the_file_is_written_without_an_estimate(sets,
     def fails(*_, **__):
         raise TrialError("the trial run trained no network: out of memory", reason="trial-run")
 
-    monkeypatch.setattr("archtuna.trial_run.trial_run", fails)
+    monkeypatch.setattr("archtuna.beginning.trial_run.trial_run", fails)
     begun = begin(sets["folder"], Wishes(), seconds=1)
     assert begun.outlook is None
     assert begun.notes == ("No estimate: the trial run trained no network: out of memory.",)

@@ -33,8 +33,10 @@ def run(tmp_path: Path) -> Path:
 
 def test_names_are_those_that_are_known() -> None:
     import archtuna.blocks  # noqa: F401  (registers the zoo)
+    from archtuna.beginning.advice import PLACES
     from archtuna.exports.formats import FORMATS
     from archtuna.exports.precision import PRECISIONS
+    from archtuna.loggers import LOGGERS
     from archtuna.objective import OBJECTIVES
     from archtuna.registry import BLOCKS
     from archtuna.runtimes import RUNTIMES
@@ -48,6 +50,8 @@ def test_names_are_those_that_are_known() -> None:
     assert {*completion.MEASURED} == {o.name for o in OBJECTIVES.values() if o.is_measured}
     assert set(completion.SAMPLERS) == {OURS, *SAMPLERS}
     assert set(completion.SCORES) == {"none", *SCORES}
+    assert set(completion.LOGGERS) == set(LOGGERS)
+    assert set(completion.PLACES) == set(PLACES)
     assert set(completion.TARGETS) == set(TARGETS)
     assert set(completion.FORMATS) == set(FORMATS)
     assert set(completion.PRECISIONS) == set(PRECISIONS)

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from archtuna.advice import PLACES
+from archtuna.beginning.advice import PLACES
 from archtuna.cli import main, questions
 from archtuna.data import cache_folder
 from archtuna.errors import SpecError
@@ -123,7 +123,7 @@ def test_pictures_that_cannot_be_used_are_one_error_and_no_file(capsys, here, ma
     ],
 )
 def test_mistakes_in_flags_are_found_before_anything_is_measured(capsys, here, monkeypatch, arguments, said):
-    monkeypatch.setattr("archtuna.trial_run.trial_run", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr("archtuna.beginning.trial_run.trial_run", lambda *_, **__: pytest.fail("it was measured"))
     code, _, err = run(capsys, "init", "s.yaml", "--data", "digits", *arguments)
     assert code == 1
     assert said in err

@@ -16,7 +16,7 @@ ROWS = [
     ("cli", "__main__"),
     (
         *("card", "dashboard", "display", "live", "page", "panels", "report", "schema", "starter", "status", "terminal"),
-        *("inventory", "advice", "outlook", "trial_run", "beginning"),
+        "beginning",
     ),
     (
         *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),

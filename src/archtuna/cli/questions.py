@@ -41,7 +41,7 @@ def ask(question: str, default: str, read: Callable[[str], Answer]) -> Answer:
 
 def fill_in(arguments: argparse.Namespace) -> None:
     """Ask what no flag answered, and write the answers into the arguments."""
-    from archtuna.advice import DEFAULT_TIME, objectives_said, seconds_asked
+    from archtuna.beginning.advice import DEFAULT_TIME, objectives_said, seconds_asked
 
     print("Enter takes what stands in brackets, Ctrl-C leaves without writing anything.\n")
     if arguments.data is None and arguments.classes is None:
@@ -85,7 +85,7 @@ def place(text: str) -> str:
     Raises:
         SpecError: there is none.
     """
-    from archtuna.advice import PLACES
+    from archtuna.beginning.advice import PLACES
 
     word = text.strip().lower()
     known = [name for number, name in enumerate(PLACES, 1) if word and (name.startswith(word) or word == str(number))]
@@ -95,7 +95,7 @@ def place(text: str) -> str:
 
 
 def _places() -> str:
-    from archtuna.advice import PLACES
+    from archtuna.beginning.advice import PLACES
 
     lines = [f"  {number} {name:16} {meaning}" for number, (name, meaning) in enumerate(PLACES.items(), 1)]
     return "\n".join(["Where will the network run?", *lines, " "])

@@ -103,8 +103,8 @@ def _check_writable(path: Path) -> None:
 
 
 def _made(arguments: argparse.Namespace) -> Beginning:
-    from archtuna.advice import Wishes, objectives_said, seconds_asked
     from archtuna.beginning import SECONDS, begin
+    from archtuna.beginning.advice import Wishes, objectives_said, seconds_asked
 
     wishes = Wishes(
         place=arguments.place,
@@ -129,7 +129,7 @@ def seconds_of_trial(text: str) -> float:
 
 def _told(begun: Beginning) -> list[str]:
     """Return what was found and is proposed, a line each."""
-    from archtuna import inventory, outlook
+    from archtuna.beginning import inventory, outlook
 
     assert begun.inventory is not None
     lines = [*inventory.lines_of(begun.inventory), ""]

@@ -70,7 +70,7 @@ class WandbSink:
         run.finish(exit_code=1 if ending.state == "failed" else 0)
 
     def front(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        columns = list(rows[0]) if rows else ["trial"]
+        columns: list[Any] = list(rows[0]) if rows else ["trial"]
         table = self._wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
         self._runs[STUDY].log({"front": table})
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from archtuna.inventory import Inventory
+from archtuna.beginning.inventory import Inventory
 from archtuna.schedule import SHORTEST
 
 OVERHEAD = 0.5

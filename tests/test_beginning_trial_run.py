@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from archtuna.beginning.trial_run import _chosen, _drawn, _Ration, trial_run
 from archtuna.data import Data
 from archtuna.errors import TrialError
 from archtuna.space import SearchSpace
-from archtuna.trial_run import _chosen, _drawn, _Ration, trial_run
 from kinds import KINDS
 from searches import SPACE
 

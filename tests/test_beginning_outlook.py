@@ -1,7 +1,18 @@
 import pytest
 
-from archtuna.outlook import ENOUGH, MOST, Pace, Room, Timed, least_fraction, lines_of, outlook, said, tightened
-from test_advice import pictures
+from archtuna.beginning.outlook import (
+    ENOUGH,
+    MOST,
+    Pace,
+    Room,
+    Timed,
+    least_fraction,
+    lines_of,
+    outlook,
+    said,
+    tightened,
+)
+from test_beginning_advice import pictures
 
 
 def pace(*train, device="cpu", slots=2, busy=1.0):

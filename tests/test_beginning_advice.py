@@ -1,8 +1,8 @@
 import pytest
 
-from archtuna.advice import PLACES, Proposal, Wishes, advise, objectives_said, seconds_asked, space_for
+from archtuna.beginning.advice import PLACES, Proposal, Wishes, advise, objectives_said, seconds_asked, space_for
+from archtuna.beginning.inventory import Inventory
 from archtuna.errors import SpecError
-from archtuna.inventory import Inventory
 from archtuna.starter import spaces
 
 TRAINING = {"epochs": "12", "batch_size": "64", "augment": "simple"}

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archtuna.beginning.outlook import Pace, Timed
 from archtuna.costs import costs_of
 from archtuna.data import Batches, Data, Images, Preprocess, Split
 from archtuna.data.picture import quiet_decoders, shrink
 from archtuna.devices import usable_cores
 from archtuna.errors import ShapeError, TrialError
 from archtuna.evaluate import EVALUATION_BATCH
-from archtuna.outlook import Pace, Timed
 from archtuna.space import Candidate, SearchSpace
 
 if TYPE_CHECKING:

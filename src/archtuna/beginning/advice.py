@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from archtuna.beginning.inventory import Inventory
 from archtuna.errors import SpecError
-from archtuna.inventory import Inventory
 from archtuna.settings import objectives_from, seconds_of
 from archtuna.starter import ReadySpace, short, size_text
 

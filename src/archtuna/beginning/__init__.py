@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from archtuna.advice import AS_ASKED, DEFAULT_TIME, Advice, Proposal, Wishes, advise, seconds_asked, space_for
+from archtuna.beginning.advice import AS_ASKED, DEFAULT_TIME, Advice, Proposal, Wishes, advise, seconds_asked, space_for
+from archtuna.beginning.inventory import Inventory, inventory_of
+from archtuna.beginning.outlook import ENOUGH, PLENTY, Outlook, Pace, Room, least_fraction, outlook, said, tightened
+from archtuna.beginning.outlook import lines_of as outlook_lines
 from archtuna.errors import DataError, SpecError, TrialError
-from archtuna.inventory import Inventory, inventory_of
-from archtuna.outlook import ENOUGH, PLENTY, Outlook, Pace, Room, least_fraction, outlook, said, tightened
-from archtuna.outlook import lines_of as outlook_lines
 from archtuna.schedule import SHORTEST
 from archtuna.starter import ReadySpace, check_side, filled, named, training_of, with_advice
 
@@ -141,7 +141,7 @@ class _Draft:
         return filled(self.ready, classes=self.classes, channels=channels, size=size)
 
     def text(self, advice: Advice, expected: Sequence[str] = ()) -> str:
-        from archtuna.inventory import lines_of
+        from archtuna.beginning.inventory import lines_of
 
         size = advice["input_size"].value if "input_size" in advice else self.ready.input_size if self.ready else "64"
         about = [f"The pictures: {self.found.source}", *lines_of(self.found)] if self.found else []
@@ -184,8 +184,8 @@ class _Tried:
     split: Split
 
     def pace(self, advice: Advice, seconds: float) -> Pace:
+        from archtuna.beginning.trial_run import trial_run
         from archtuna.space import SearchSpace
-        from archtuna.trial_run import trial_run
 
         space = SearchSpace.read(self.draft.text(advice))
         return trial_run(space, self.data, self.split, workers=advice["workers"].value, seconds=seconds)

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
+from archtuna.beginning.inventory import inventory_of, lines_of
 from archtuna.data import Data
-from archtuna.inventory import inventory_of, lines_of
 from data_pictures import class_folders, picture, save
 from kinds import KINDS
 
