@@ -34,7 +34,7 @@ RUNS = {
     "show": ("show {run} 0",),
     "evaluate": ("evaluate {weights} --data {photos}",),
     "predict": ("predict {weights} {photos}/dots/000.jpg broken.jpg",),
-    "export": ("export {weights} m.py --data {photos}", "export {weights} m.onnx --no-proof"),
+    "export": ("export {weights} m.py --data {photos}",),
     "latency": ("latency {weights}",),
     "profile": ("profile {weights}",),
     "device-list": ("device list",),
