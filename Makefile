@@ -1,14 +1,16 @@
 # make demo   a first search, about three minutes after the installation
-# make test   every test; make test-fast leaves the slow ones out
+# make test   every test; make test-fast leaves the slow ones out, make test-lowest runs those with the lowest versions allowed
+# make docs   the pages as a site, in build/docs; any warning is an error
 
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
+LOWEST_TORCH ?= 2.8.0
 WORKERS ?= 2
 BIN = $(VENV)/bin
 DEMO = runs/demo
 
-.PHONY: demo test test-fast lint clean
+.PHONY: demo test test-fast test-lowest docs build clean
 
 # torch comes first and at a fixed version: every later requirement is then satisfied by what is there.
 $(BIN)/pip:
@@ -25,6 +27,10 @@ $(VENV)/.demo: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -45,6 +51,22 @@ test: $(VENV)/.test
 
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+# In a virtual environment of its own, without what only needs a current version (Ray, object stores, linters).
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check torch==$(LOWEST_TORCH)
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[onnx,postgresql,mysql,grpc]' \
+		pytest pytest-xdist hypothesis jsonschema
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" \
+		--ignore tests/test_stores.py --ignore tests/test_cluster.py
+
+build: $(VENV)/.test
+	$(BIN)/python -m hatchling build
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -c docs -b html -n -W --keep-going -q . build/docs
+	@echo "The site is build/docs/index.html."
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -30,10 +30,12 @@ from scipy.stats import spearmanr
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.errors import ArchtunaError
-from archtuna.latency import exported, measure, reference_model
+from archtuna.exports import deployed
+from archtuna.latency import measure, reference_model
 from archtuna.parts import parts_of, parts_of_units
 from archtuna.predictor import Part, Predictor
 from archtuna.profiles import profile
+from archtuna.settings import DeploySettings
 from archtuna.space import SearchSpace
 from archtuna.starter import starter
 
@@ -82,7 +84,7 @@ def record(file: Path, space: SearchSpace, count: int, passes: int, busy: bool) 
                 if done[network.key] > number:
                     continue
                 if network.key not in models:
-                    models[network.key] = exported(untrained(network), ".onnx")
+                    models[network.key] = deployed(untrained(network), DeploySettings(), list).content
                 line = measured(models[network.key], network, busy)
                 if line is not None:
                     print(json.dumps(line), file=out, flush=True)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +22,26 @@ _context.set_forkserver_preload(
 
 
 def archtuna(
-    *arguments: Any, cwd: str | Path | None = None, env: Mapping[str, str] | None = None
+    *arguments: Any,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    first: Callable[[], object] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command, and return its exit code and what it printed."""
+    """Run a command, and return its exit code and what it printed; ``first`` is called in its process before."""
     words = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("out", "err")]
         given = dict(os.environ if env is None else env)
-        child = _context.Process(target=_run, args=(words, str(cwd or os.getcwd()), given, *map(str, paths)))
+        child = _context.Process(target=_run, args=(words, str(cwd or os.getcwd()), given, *map(str, paths), first))
         child.start()
         child.join()
         out, err = (path.read_text() for path in paths)
     return subprocess.CompletedProcess(["archtuna", *words], child.exitcode or 0, out, err)
 
 
-def _run(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+def _run(
+    words: list[str], cwd: str, env: dict[str, str], out: str, err: str, first: Callable[[], object] | None
+) -> None:
     from archtuna.cli import main
 
     os.environ.clear()
@@ -47,6 +52,8 @@ def _run(words: list[str], cwd: str, env: dict[str, str], out: str, err: str) ->
     sys.path.insert(0, "")
     code: Any = 1
     try:
+        if first is not None:
+            first()
         code = main(words)
     except SystemExit as end:
         code = end.code

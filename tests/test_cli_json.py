@@ -32,6 +32,7 @@ RUNS = {
     "front": ("front {run}",),
     "pick": ("pick {run}", "pick {run} --knee"),
     "show": ("show {run} 0",),
+    "report": ("report {run} --no-pictures --out page.html", "report {run} --out page.html --figures figures"),
     "evaluate": ("evaluate {weights} --data {photos}",),
     "predict": ("predict {weights} {photos}/dots/000.jpg broken.jpg",),
     "export": ("export {weights} m.py --data {photos}",),
@@ -41,6 +42,7 @@ RUNS = {
     "bench": ("bench tables --samplers random --seeds 2 --trials 6",),
     "blocks": ("blocks", "blocks Conv"),
     "gc": ("gc {run}",),
+    "versions": ("versions",),
 }  # fmt: skip
 """Commands that are run on the small study; the others have tests of their own."""
 

@@ -17,6 +17,7 @@ from archtuna.checkpoint import load, save
 from archtuna.data import Preprocess
 from archtuna.errors import ExportError, MissingExtraError
 from archtuna.exports import SUFFIXES, export, write
+from archtuna.exports.quiet import quiet
 from archtuna.model import Network, build
 from archtuna.recipe import Recipe
 
@@ -221,3 +222,10 @@ def test_means_over_whole_maps_are_pooling_in_onnx(tmp_path: Path, model: Networ
     found = [node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node]
     assert found.count("GlobalAveragePool") == 2
     assert "ReduceMean" not in found
+
+
+def test_what_exporters_print_does_not_come_between_results(capsys):
+    with quiet():
+        print("Applied 3 of general pattern rewrite rules.")
+    print("{}")
+    assert capsys.readouterr().out == "{}\n"

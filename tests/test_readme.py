@@ -1,18 +1,18 @@
 """What the README says is what happens: its files parse, its commands and its Python run, its map is the tree."""
 
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import archtuna as at
 from archtuna.model import check_output
 from archtuna.registry import BLOCKS
 from archtuna.space import SearchSpace
-from forked import archtuna
 from pictures import folder
+from snippets import run
 from spaces import SEED
 
 ROOT = Path(__file__).parent.parent
@@ -51,15 +51,6 @@ def test_ready_spaces_a_schema_and_a_block_of_ones_own_are_as_they_are_shown(tmp
     assert "--import" in without.stderr
     ours = [name for name in BLOCKS if not BLOCKS[name].is_foreign]
     assert f"without a name, all {len(ours)}" in README
-
-
-def run(command, folder):
-    if not re.search(r"[$|>;&*?]", command):
-        program, *words = shlex.split(command)
-        assert program == "archtuna"
-        return archtuna(*words, cwd=folder)
-    command = command.replace("archtuna", f"{sys.executable} -m archtuna", 1)
-    return subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
 
 
 def test_every_shipped_search_file_is_read():
@@ -101,8 +92,9 @@ def test_the_commands_and_the_python_of_the_five_minutes_run(tmp_path):
 
 
 def test_the_map_names_every_module():
-    tree = {p.name for p in (ROOT / "src" / "archtuna").glob("*.py")} - {"__init__.py", "__main__.py"}
-    tree |= {f"{p.name}/" for p in (ROOT / "src" / "archtuna").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    package = Path(at.__file__).parent
+    tree = {p.name for p in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    tree |= {f"{p.name}/" for p in package.iterdir() if p.is_dir() and p.name != "__pycache__"}
     start = README.index("src/archtuna/\n")
     named = set(re.findall(r"\b(\w+\.py|\w+/)(?= |$)", README[start : README.index("```", start)], re.MULTILINE))
     assert tree - named == set()

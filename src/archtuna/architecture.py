@@ -91,7 +91,7 @@ class Architecture:
 
     @cached_property
     def key(self) -> str:
-        """16 hexadecimal digits that name the network: equal for every spelling, different for every other network.
+        """16 hexadecimal digits that name the network, equal for every spelling and different for every other network.
 
         How copies are grouped into rows does not count; the input's shape does, because weights are trained for it.
         """

@@ -21,6 +21,7 @@ from archtuna.devices import seated, sharing
 from archtuna.errors import ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
 from archtuna.leases import SECONDS, take_back
+from archtuna.loggers import Logger, check_loggers, told
 from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.orders import Orders
 from archtuna.repeater import Again, check_again, train_again
@@ -81,6 +82,7 @@ def search(
     stopping: bool | Schedule | None = None,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
+    loggers: Sequence[str | Logger] = (),
 ) -> Study:
     """Search a space of networks for the front of its best, and return the study.
 
@@ -122,14 +124,17 @@ def search(
         evaluator: what stands in for training: a function of a candidate that returns its metrics or yields them once per
             epoch, an ``Evaluator``, or ``module:name`` of one; several workers need the latter.
         on_event: told of each event, as a plain dictionary.
+        loggers: ``tensorboard``, ``mlflow``, ``wandb``, or objects of your own with ``take(event)`` and ``close()``; each is
+            told of the same events in a thread of its own, and left out where it fails.
 
     Raises:
         SpecError: a mistake in the file or an argument.
+        MissingExtraError: the library of a logger is not installed.
         DataError: pictures that cannot be used.
         ShapeError: the default network does not build or does not end in one output per class.
         StudyError: the run was made with something else, or cannot be reached or written, or no network keeps the limits.
     """
-    emit = on_event or (lambda event: None)
+    check_loggers(loggers)
     plan = _plan(
         space, data, out=out, objectives=objectives, seed=seed, limits=limits, input_size=input_size,
         fraction=fraction, training={**(training or {}), **({} if epochs is None else {"epochs": epochs})},
@@ -145,7 +150,7 @@ def search(
     where = _where(storage, plan.out)
     _check_ray(ray, where, workers)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where, artifacts=artifacts)
-    with storage_errors_named(url_of(where)):
+    with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
         returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
             _queue_screened(study, plan, screen, budget[0])
@@ -186,6 +191,7 @@ def join(
     evaluator: Any = None,
     linger: bool = True,
     on_event: OnEvent | None = None,
+    loggers: Sequence[str | Logger] = (),
 ) -> Study:
     """Work on a search that was begun elsewhere, until it is over, and return its study.
 
@@ -204,27 +210,28 @@ def join(
         linger: whether to stay, when nothing is left to begin, until the trials of other workers have ended, and go on with
             them should those workers die.
         on_event: told of each event, as a plain dictionary.
+        loggers: as for ``search``; they are told of what this process and its workers do.
 
     Raises:
         StudyError: there is no such study, or it cannot be reached or written.
         DataError: these are other pictures.
     """
-    emit = on_event or (lambda event: None)
+    check_loggers(loggers)
     where = named_url(storage)
     study = Study.join(where, name, out)
-    with storage_errors_named(where):
+    with storage_errors_named(where), told(loggers, on_event, study.folder) as emit:
         space, pictures = study.space(), study.data(data)
         _check_workers(workers, where, evaluator, space)
         split = study.split(pictures)
-        told = study.optuna.user_attrs.get(Attr.ORDERS, {})
+        shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
         here = Orders(
             workers=workers, device=device, per_gpu=per_gpu, linger=linger, index=secrets.randbelow(2**31),
             started=len(study.optuna.get_trials(deepcopy=False)),
         )  # fmt: skip
-        orders = here.joined(told, clock_of(study.optuna._storage), time.time())
-        _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna))
+        orders = here.joined(shared, clock_of(study.optuna._storage), time.time())
+        _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna), joined=True)
         with _starting(None, orders, where) as start:
-            reason = _work(study, orders, told.get("sampler"), evaluator, start, where, space, pictures, split, emit)
+            reason = _work(study, orders, shared.get("sampler"), evaluator, start, where, space, pictures, split, emit)
         emit(_end_event(study, reason))
     return study
 
@@ -256,8 +263,8 @@ def _work(
 ) -> str:
     """Start workers, or be the only one; return why the work ended."""
     if start is not None:
-        told = what_to_do(study, space, data.source, evaluator, sampler)
-        reason = Crew(study, orders, start, SEARCH, emit, told, url_of(where)).run()
+        work = what_to_do(study, space, data.source, evaluator, sampler)
+        reason = Crew(study, orders, start, SEARCH, emit, work, url_of(where)).run()
     else:
         stop = Stop()
         with stop.on_signals(), sharing() as share, seated(orders.device, orders.index, orders.per_gpu) as device:
@@ -288,6 +295,7 @@ def repeat(
     near: int = NEAR,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
+    loggers: Sequence[str | Logger] = (),
 ) -> Study:
     """Train the networks of a run's front again with other seeds, and return the study, whose front has their means.
 
@@ -307,16 +315,17 @@ def repeat(
         near: checkpoints kept behind the front.
         evaluator: what stood in for training in the search.
         on_event: told of each event, as a plain dictionary.
+        loggers: as for ``search``.
 
     Raises:
         StudyError: there is no such study or trial, or no trial is complete.
         DataError: these are other pictures.
     """
-    emit = on_event or (lambda event: None)
+    check_loggers(loggers)
     study = Study.open(run, storage=storage)
     _check_workers(workers, storage, evaluator, study.space())
     where = _where(storage, study.folder)
-    with storage_errors_named(url_of(where)):
+    with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
         again = Again(seeds, None if numbers is None else tuple(numbers))
         check_again(study, again)
         orders = Orders(workers=workers, near=near, device=device)
@@ -335,10 +344,10 @@ def _repeat(
     where: Any,
     emit: OnEvent,
 ) -> str:
-    def by_crew(told: Mapping[str, Any]) -> str:
+    def by_crew(work: Mapping[str, Any]) -> str:
         assert start is not None
-        told = {**what_to_do(study, study.space(), data.source, evaluator), **told}
-        return Crew(study, orders, start, REPEATS, emit, told, url_of(where)).run()
+        work = {**what_to_do(study, study.space(), data.source, evaluator), **work}
+        return Crew(study, orders, start, REPEATS, emit, work, url_of(where)).run()
 
     return train_again(study, again, data, evaluator, orders, emit, None if start is None else by_crew)
 
@@ -552,12 +561,15 @@ def _emit_start(
     data: Data,
     split: Split,
     returned: Sequence[int],
+    joined: bool = False,
 ) -> None:
     front = study.front()
     emit(
         {
             "event": "start",
             "name": study.name,
+            "identity": study.identity,
+            "joined": joined,
             "folder": str(study.folder),
             "storage": study.storage_url,
             "objectives": {o.name: o.direction for o in study.objectives},
@@ -579,12 +591,13 @@ def _emit_start(
 
 
 def _end_event(study: Study, reason: str) -> Event:
-    front = [trial.number for trial in study.front()]
+    front = study.front()
     return {
         "event": "end",
         "reason": reason,
         "trials": study.counts(),
-        "front": front,
+        "front": [trial.number for trial in front],
+        "values": {str(trial.number): dict(trial.values) for trial in front},
         "hypervolume": study.hypervolume(),
         "disk": study.disk(),
         "measuring": study.measuring(),

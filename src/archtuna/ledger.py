@@ -47,7 +47,7 @@ def state_of(trial: FrozenTrial) -> str:
 def result_of(trial: FrozenTrial) -> Mapping[str, Any]:
     """Return what a trial's evaluation gave: ``metrics``, ``epochs`` (``trained`` and ``kept``) and ``seconds``.
 
-    Studies of older versions keep the three apart.
+    A ``curve`` is there where one was recorded, metrics by epoch. Studies of older versions keep the three apart.
     """
     attrs = trial.user_attrs
     if Attr.RESULT in attrs:
@@ -64,14 +64,23 @@ def take_of(trial: FrozenTrial) -> int:
     return int((trial.user_attrs.get(Attr.WORKER) or {}).get("take", 1))
 
 
-def recorded(progress: Progress) -> dict[str, Any]:
-    """Return what a trial keeps of where its evaluation ended; ``result_of`` reads it."""
+def recorded(progress: Progress, curve: Mapping[int, Mapping[str, float]] | None = None) -> dict[str, Any]:
+    """Return what a trial keeps of where its evaluation ended; ``result_of`` reads it.
+
+    Args:
+        progress: at its end.
+        curve: metrics by epoch, as far as the worker that ended it saw them.
+    """
+    points = {
+        str(epoch): {name: float(f"{value:.5g}") for name, value in at.items()} for epoch, at in (curve or {}).items()
+    }
     return {
         "metrics": dict(progress.best),
         "epochs": {"trained": progress.epoch, "kept": progress.kept},
         "seconds": progress.seconds,
         **({"parts": progress.parts} if progress.parts > 1 else {}),
         **({"waited": round(progress.waited, 3)} if progress.waited else {}),
+        **({"curve": points} if points else {}),
     }
 
 

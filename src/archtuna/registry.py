@@ -229,7 +229,7 @@ def block(
 
     Its signature is its schema: annotations (``int``, ``float``, ``bool``, ``str``, ``Literal``, lists of these, or those
     of ``archtuna.signature``) say what a file may write, defaults what may be left out. A whole model that gives one value
-    per class is a block like any other. Usable bare or with arguments; returns the target unchanged.
+    per class is a block like any other. Usable bare or with arguments; returns the target unchanged::
 
         @archtuna.block
         class Shift(nn.Module):

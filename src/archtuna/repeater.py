@@ -320,6 +320,7 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
     return {
         "event": "repeats",
         "name": study.name,
+        "identity": study.identity,
         "folder": str(study.folder),
         "objectives": {o.name: o.direction for o in study.objectives},
         "seeds": again.seeds,

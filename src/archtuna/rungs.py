@@ -113,7 +113,9 @@ def curve_of(objectives: Sequence[Objective], trial: FrozenTrial) -> Curve:
     ]
 
 
-def record_stopped(lease: Lease, stopped: Stopped, values: Sequence[float]) -> None:
+def record_stopped(
+    lease: Lease, stopped: Stopped, values: Sequence[float], curve: Mapping[int, Mapping[str, float]] | None = None
+) -> None:
     """End a trial that was stopped, in the way that samplers learn from and are not misled by.
 
     A pruned trial without a constraint would count among the good ones of TPE while few are complete; with one it is
@@ -124,12 +126,13 @@ def record_stopped(lease: Lease, stopped: Stopped, values: Sequence[float]) -> N
         lease: on the trial.
         stopped: why, and what it came to.
         values: of the objectives, at the epoch that was kept.
+        curve: metrics by epoch.
 
     Raises:
         LeaseLost: the trial is with another worker by now.
     """
     progress, decision = stopped.progress, stopped.decision
-    attrs = {Attr.RESULT: recorded(progress), Attr.OUTCOME: "stopped", Attr.REASON: decision.reason}
+    attrs = {Attr.RESULT: recorded(progress, curve), Attr.OUTCOME: "stopped", Attr.REASON: decision.reason}
     constraints = {STOPPED_CONSTRAINT: violation_of(progress.epoch, progress.epochs, decision.quantile)}
     if isinstance(lease.study.sampler, BaseGASampler):
         lease.end(TrialState.COMPLETE, values, attrs, constraints=constraints)

@@ -80,7 +80,7 @@ class SearchSpace(ModelFile):
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits that name the space: comments, order and spelling of keys do not count."""
+        """16 hexadecimal digits that name the space; comments, order and spelling of keys do not count."""
         kept = {k: v for k, v in self.plain.items() if k in NETWORK_KEYS or k in self.head}
         kept |= {name: str(slot) for name, slot in self._sizes().items()}
         if self.modules:

@@ -6,8 +6,10 @@ say. The head of such a file describes it in two sentences, which ``spaces`` rea
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -125,8 +127,9 @@ def starter(*, data: Any = None, classes: int | None = None, input_size: Any = N
         SpecError: neither says how many classes there are, or the size is below what the space is for.
         DataError: the data cannot be opened.
     """
-    ready = None if space is None else _named(space)
-    channels, size = 3, _SIDE if ready is None else ready.input_size
+    ready = None if space is None else named(space)
+    channels: int = 3
+    size: Any = _SIDE if ready is None else ready.input_size
     if data is not None:
         from archtuna.data import Data
         from archtuna.driver import default_side
@@ -138,22 +141,116 @@ def starter(*, data: Any = None, classes: int | None = None, input_size: Any = N
             size = default_side(pictures.native_size)
     if classes is None:
         raise SpecError("how many classes?", hint="name the pictures with --data, or say --classes N")
-    sides = input_size if isinstance(input_size, tuple) else (input_size or size,)
     if ready is not None and input_size is not None:
-        _check_side(ready, min(sides))
+        check_side(ready, min(input_size) if isinstance(input_size, tuple) else input_size)
+    return filled(ready, classes=classes, channels=channels, size=size_text(input_size or size), data=data)
+
+
+def filled(space: ReadySpace | None, *, classes: int, channels: int, size: str, data: Any = None) -> str:
+    """Return a search file for pictures of which everything is known.
+
+    Args:
+        space: a ready space, or None for rows that fit the size.
+        size: as a file writes it: ``64``, ``[64, 96]``, or a choice.
+        data: where the pictures are.
+    """
     path = "" if data is None else f"path: {_quoted(str(data))}, "
-    given = {
-        "CLASSES": str(classes),
-        "CHANNELS": str(channels),
-        "SIZE": f"[{sides[0]}, {sides[1]}]" if len(sides) == 2 else str(sides[0]),
-        "DATA": f"{{{path}val: 0.15, test: 0.15}}",
-    }
-    if ready is None:
-        given["ROWS"] = "\n".join(_rows(min(sides)))
-    return re.sub(rf"\b({'|'.join(given)})\b", lambda found: given[found[0]], _TEXT if ready is None else ready.text)
+    given = {"CLASSES": str(classes), "CHANNELS": str(channels), "SIZE": size}
+    given["DATA"] = f"{{{path}val: 0.15, test: 0.15}}"
+    if space is None:
+        given["ROWS"] = "\n".join(_rows(min(int(side) for side in re.findall(r"\d+", size))))
+    text = _TEXT if space is None else space.text
+    return re.sub(rf"\b({'|'.join(given)})\b", lambda found: given[found[0]], text)
 
 
-def _named(name: str) -> ReadySpace:
+def size_text(size: int | tuple[int, int] | str) -> str:
+    """Write an input size as a file does: a side in pixels, (height, width), or what is written already."""
+    return f"[{size[0]}, {size[1]}]" if isinstance(size, tuple) else str(size)
+
+
+def training_of(text: str) -> dict[str, str]:
+    """Return the training values of a search file of ours, as texts."""
+    section = text.partition("\ntraining:\n")[2].partition("\n\n")[0]
+    return dict(re.findall(r"^  (\w+): (.+?)(?:  #.*)?$", section, re.MULTILINE))
+
+
+def with_advice(
+    text: str, advice: Mapping[str, Any], *, data: Any, about: Sequence[str], outlook: Sequence[str]
+) -> str:
+    """Return a search file of ours with other values below its rows, each with its reason as a comment.
+
+    Args:
+        text: of ``filled``.
+        advice: proposals, each with a ``value`` and a ``reason``, by their names in the file.
+        data: where the pictures are.
+        about: sentences on the pictures.
+        outlook: sentences on how long it will take.
+    """
+    head, _, rest = text.partition("\ndata: ")
+    noted = _comment(about, indent="# ", more="#   ")
+    head = head.replace("\ninput_channel:", f"\n{noted}\ninput_channel:" if about else "\ninput_channel:", 1)
+    if "input_size" in advice:
+        head = head.replace("\ninput_size:", f"\n{_why(advice['input_size'])}input_size:", 1)
+    usual = training_of(text)
+    values = {name: str(advice[name].value) if name in advice else value for name, value in usual.items()}
+    if "class_weights" in advice:
+        values["class_weights"] = advice["class_weights"].value
+    training = [f"{_why(advice.get(name), '  ')}  {name}: {value}\n" for name, value in values.items()]
+    parts = [
+        head, "\n", *_data_lines(advice, data), "\ntraining:\n", *training, "\n",
+        f"{_why(advice['objectives'])}objectives: [{', '.join(advice['objectives'].value)}]\n",
+        f"{_why(advice['limits'])}limits: [{', '.join(advice['limits'].value)}]\n",
+        f"\n{_comment(outlook)}" if outlook else "", _search_line(advice, rest),
+    ]  # fmt: skip
+    return "".join(parts)
+
+
+def _data_lines(advice: Mapping[str, Any], data: Any) -> list[str]:
+    values = [] if data is None else [f"path: {_quoted(str(data))}"]
+    values += ["val: 0.15", f"test: {advice['test'].value if 'test' in advice else 0.15}"]
+    values += [f"{name}: {advice[name].value}" for name in ("fit", "fraction") if name in advice]
+    why = [_why(advice.get(name)) for name in ("test", "fit", "fraction")]
+    note = "" if "test" in advice else "# the search never sees the test part; `archtuna train` reports on it\n"
+    return [note, *why, f"data: {{{', '.join(values)}}}\n"]
+
+
+def _search_line(advice: Mapping[str, Any], rest: str) -> str:
+    usual = re.search(r"^search: \{trials: (\d+)\}", rest, re.MULTILINE)
+    values = {"time": advice["time"].value} if "time" in advice else {}
+    values["trials"] = advice["trials"].value if "trials" in advice else usual[1] if usual else 40
+    if advice["workers"].value > 1:
+        values["workers"] = advice["workers"].value
+    why = "".join(_why(advice.get(name)) for name in ("time", "trials"))
+    return f"{why}search: {{{', '.join(f'{name}: {value}' for name, value in values.items())}}}\n"
+
+
+def _why(proposal: Any, indent: str = "") -> str:
+    reason = "" if proposal is None else proposal.reason
+    return _comment([reason], indent=f"{indent}# ") if reason else ""
+
+
+def _comment(sentences: Sequence[str], *, indent: str = "# ", more: str | None = None) -> str:
+    """Return sentences as lines of a comment; names of files in them may hold anything."""
+    wrapped = [
+        textwrap.fill(
+            _printable(text), 118, initial_indent=indent, subsequent_indent=more or indent, break_on_hyphens=False
+        )
+        for text in sentences
+    ]
+    return "".join(f"{text}\n" for text in wrapped)
+
+
+def _printable(text: str) -> str:
+    """Return a text without what would end a comment, or could not be written."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def named(name: str) -> ReadySpace:
+    """Return the ready space of a name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
     known = spaces()
     if name not in known:
         hint = nearest(name, known) or f"known: {', '.join(known)}"
@@ -161,7 +258,12 @@ def _named(name: str) -> ReadySpace:
     return known[name]
 
 
-def _check_side(space: ReadySpace, side: int) -> None:
+def check_side(space: ReadySpace, side: int) -> None:
+    """Check that a space is for inputs of a side.
+
+    Raises:
+        SpecError: it is for larger ones.
+    """
     if side < space.smallest:
         hint = f"--input-size {space.smallest}, or no --space for rows that fit the size"
         raise SpecError(f"the space '{space.name}' is for {space.smallest} pixels or more, not {side}", hint=hint)
@@ -179,4 +281,6 @@ def _rows(side: int) -> list[str]:
 
 
 def _quoted(text: str) -> str:
+    if not text.isprintable():
+        return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"

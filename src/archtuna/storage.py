@@ -59,6 +59,7 @@ class Attr:
     """The names under which a study and its trials keep what archtuna knows (Optuna's user attributes)."""
 
     SPEC = "archtuna:spec"
+    IDENTITY = "archtuna:identity"
     KEY = "archtuna:key"
     EVALUATION = "archtuna:evaluation"
     DECISIONS = "archtuna:decisions"

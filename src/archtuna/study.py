@@ -11,8 +11,10 @@ data, by other training or in another space do not belong on one front.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
+import secrets
 import statistics
 import time
 import weakref
@@ -88,6 +90,8 @@ class Trial:
         kept: the epoch whose weights and metrics these are.
         reason: why it was refused, failed or gave way.
         seconds: wall time of its evaluation.
+        curve: metrics on the validation pictures by epoch, as far as they were recorded: a worker that took the trial over
+            knows its own epochs only.
         worker: host and process, as text.
         recipe: its training values as plain data.
         feasible: whether it keeps the study's limits.
@@ -114,6 +118,7 @@ class Trial:
     reused: Mapping[str, Any] | None = None
     own: Mapping[str, float] = field(default_factory=dict)
     again: tuple[Run, ...] = ()
+    curve: Mapping[int, Mapping[str, float]] = field(default_factory=dict, repr=False)
     traceback: str | None = field(default=None, repr=False)
     _architecture: str | None = field(default=None, repr=False)
 
@@ -239,6 +244,12 @@ class Study:
         if storage is None or isinstance(storage, str):
             # Connections end with the study, however its user lets go of it; a storage of the user's own is the user's.
             weakref.finalize(self, close_storage, study._storage)
+
+    @property
+    def identity(self) -> str:
+        """What names the study wherever it is opened from; studies of older versions are named by where they are."""
+        where = f"{self.storage_url or self.folder.resolve()}:{self.name}"
+        return self.optuna.user_attrs.get(Attr.IDENTITY) or hashlib.sha256(where.encode()).hexdigest()[:12]
 
     @property
     def reference(self) -> Mapping[str, tuple[float, float]]:
@@ -584,6 +595,7 @@ class Study:
             kept=result["epochs"].get("kept", 0),
             reason=attrs.get(Attr.REASON),
             seconds=result["seconds"],
+            curve={int(epoch): at for epoch, at in result.get("curve", {}).items()},
             worker=worker_of(trial),
             recipe=attrs.get(Attr.RECIPE, {}),
             feasible=is_feasible(trial),
@@ -823,6 +835,7 @@ def _create(
             raise StudyError(f"the study '{name}' in this storage was not made by archtuna", hint="use another --out")
         if artifacts is not None:
             study.set_user_attr(Attr.ARTIFACTS, artifacts)
+        study.set_user_attr(Attr.IDENTITY, secrets.token_hex(6))
         study.set_user_attr(Attr.SPEC, spec.to_dict())  # Last: who sees it takes the study for complete.
     # Optuna loads a study of other directions without a word.
     if [d.name.lower() for d in study.directions] != [o.direction for o in objectives]:

@@ -35,7 +35,7 @@ from archtuna.files import Unreachable
 from archtuna.gauge import Gauge, Reading, refuse_unexportable
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
-from archtuna.ledger import recorded
+from archtuna.ledger import COUNTED, recorded
 from archtuna.measuring import Measuring
 from archtuna.objective import values_of
 from archtuna.orders import Orders, has_time, is_admitted, is_reached
@@ -141,6 +141,7 @@ class Worker:
     _front: list[int] = field(default_factory=list, init=False)
     _unsure: bool = field(default=True, init=False)
     _saved: bool = field(default=False, init=False)
+    _curve: dict[int, Mapping[str, float]] = field(default_factory=dict, init=False)
     _lingers: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -351,6 +352,7 @@ class Worker:
                 "key": architecture.key,
                 "costs": dict(proposal.costs),
                 "decisions": dict(proposal.candidate.decisions),
+                "recipe": proposal.candidate.recipe.to_dict(),
                 "epochs": proposal.candidate.recipe.epochs,
                 "summary": summary_of(architecture),
             }
@@ -452,12 +454,14 @@ class Worker:
         paused = self._with_files(lease, partial(self.artifacts.last_point, lease.number), "has to look where to go on")
         began = False
         reports: dict[str, Mapping[str, float]] = {}
+        self._curve = {}
         for progress in epochs_of(self.evaluator, proposal.candidate, self.stop, paused):
             if not began and (progress.taken_up or progress.epoch > 1):
                 reports = self._go_on(lease, progress.epoch)
             else:
                 self.emit({"event": "epoch", "number": lease.number, **told_of(progress)})
             began = True
+            self._curve[progress.epoch] = progress.metrics
             self.pulse.trained(progress.epoch)
             if self.pulse.lost.is_set():
                 raise LeaseLost
@@ -523,7 +527,7 @@ class Worker:
             note |= {"latencies": proposal.latencies} if proposal.latencies else {}
             save = partial(progress.save, self.artifacts.staged(number, lease.take), note)
             self._with_files(lease, save, "is trained and has to keep its weights")
-        attrs = {**(attrs or {}), Attr.RESULT: recorded(progress)}
+        attrs = {**(attrs or {}), Attr.RESULT: recorded(progress, self._curve)}
         if lease.trial.user_attrs.get(Attr.OUTCOME) is not None:  # A worker died while it recorded another one.
             attrs = {Attr.OUTCOME: None, **attrs}
         self._insist(partial(lease.end, TrialState.COMPLETE, values, attrs), what)
@@ -552,7 +556,7 @@ class Worker:
     def _record_stopped(self, lease: Lease, proposal: Proposal, stopped: Stopped) -> None:
         progress, number = stopped.progress, lease.number
         values = values_of(self.study.objectives, {**proposal.costs, **progress.best})
-        self._insist(partial(record_stopped, lease, stopped, values), f"record trial {number}")
+        self._insist(partial(record_stopped, lease, stopped, values, self._curve), f"record trial {number}")
         self.artifacts.forget(number)
         self.emit(
             {
@@ -590,7 +594,9 @@ class Worker:
             removed = self.study.sweep(self.orders.near, read=False) if is_new or self._saved else []
         self._front, self._saved = front, False
         if is_new:
-            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume(read=False)})
+            counts = {state: self.ledger.counts[state] for state in COUNTED}
+            volume = self.study.hypervolume(read=False)
+            self.emit({"event": "front", "numbers": front, "hypervolume": volume, "counts": counts})
         if removed:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 

@@ -19,14 +19,15 @@ def inline(text: object) -> str:
     return _LISTED.sub(r"\1\\\2", _SPECIAL.sub(r"\\\g<0>", line))
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return a table, all but its first column to the right.
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> list[str]:
+    """Return a table, all but its first columns to the right.
 
     Args:
         header: of each column.
         rows: cells, escaped where they need to be.
+        left: how many columns are to the left.
     """
-    marks = ["---", *["---:"] * (len(header) - 1)]
+    marks = [*["---"] * left, *["---:"] * (len(header) - left)]
     return [f"| {' | '.join(map(str, cells))} |" for cells in (header, marks, *rows)]
 
 

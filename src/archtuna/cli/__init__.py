@@ -17,7 +17,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from archtuna import __version__
-from archtuna.cli import completion, deploy, devices, networks, profiling, runs, searching, spaces
+from archtuna.cli import (
+    completion,
+    dashboards,
+    deploy,
+    devices,
+    networks,
+    profiling,
+    reporting,
+    runs,
+    searching,
+    spaces,
+    starting,
+    versions,
+)
 from archtuna.cli.arguments import Parser
 from archtuna.errors import ArchtunaError
 
@@ -36,7 +49,7 @@ archtuna COMMAND --help has examples; archtuna completion bash completes with TA
 
 
 COMMANDS = (
-    spaces.init,
+    starting.init,
     spaces.check,
     searching.search,
     searching.worker,
@@ -45,6 +58,8 @@ COMMANDS = (
     runs.front,
     runs.pick,
     runs.show,
+    reporting.report,
+    dashboards.dashboard,
     networks.train,
     networks.evaluate,
     networks.predict,
@@ -59,6 +74,7 @@ COMMANDS = (
     runs.cache,
     runs.gc,
     completion.completion,
+    versions.versions,
 )
 """What adds each command to the parser, in the order in which they are listed."""
 

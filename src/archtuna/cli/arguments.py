@@ -121,6 +121,15 @@ def flag(parser: argparse.ArgumentParser, *names: str) -> None:
             "--artifacts",
             {"metavar": "URL", "help": "where weights go instead of RUN: s3://bucket/folder, or another folder"},
         ),
+        "log": (
+            "--log",
+            {
+                "action": "append",
+                "default": [],
+                "metavar": "LOGGER",
+                "help": "log to tensorboard, mlflow or wandb, below RUN; repeatable",
+            },
+        ),
         "input-size": (
             "--input-size",
             {"type": size, "metavar": "N", "help": "side of the pictures in pixels, or HxW, instead of the file's"},

@@ -39,6 +39,7 @@ FORMATS = ("onnx", "pt2", "module", "executorch", "torchscript")
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNTIMES = ("onnxruntime", "torch", "torch-compile", "executorch")
 PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "cpu", "cuda")
+LOGGERS = ("tensorboard", "mlflow", "wandb")
 COMPUTERS = ("cpu", "cuda", "cuda:0", "cuda:1", "mps")
 
 MODELS, WEIGHTS, EXPORTS = (".yaml", ".yml"), (".safetensors",), (".onnx", ".pt2", ".py", ".pte", ".ts")
@@ -197,6 +198,9 @@ COMPLETERS: Mapping[str, Completer] = {
     "out": _folders,
     "export out": partial(paths, suffixes=EXPORTS),
     "card out": partial(paths, suffixes=(".md",)),
+    "report out": partial(paths, suffixes=(".html",)),
+    "figures": _folders,
+    "log": _among(LOGGERS),
     "file": _models,
     "latency file": partial(paths, suffixes=(*WEIGHTS, ".onnx", ".pte")),
     "schema of": _outputs,

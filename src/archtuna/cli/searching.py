@@ -93,7 +93,20 @@ def search(verbs: Any) -> None:
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="work on the machines of a Ray cluster: auto, host:6379 or ray://host:10001"
     )
-    flag(parser, "quiet", "data", "epochs", "input-size", "device", "per-gpu", "study", "storage", "artifacts", "json")
+    flag(
+        parser,
+        "quiet",
+        "data",
+        "epochs",
+        "input-size",
+        "device",
+        "per-gpu",
+        "study",
+        "storage",
+        "artifacts",
+        "log",
+        "json",
+    )
 
 
 def _run_search(arguments: argparse.Namespace) -> int:
@@ -134,6 +147,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             repeats=arguments.repeats,
             stopping=_schedule(arguments),
             on_event=show.take,
+            loggers=arguments.log,
         )
     return _ended(study, show, arguments, lambda: _ending(study, show.reason == "interrupted"))
 
@@ -252,7 +266,7 @@ def worker(verbs: Any) -> None:
     parser.add_argument(
         "--no-wait", action="store_true", help="end when no trial is left to begin, and do not wait for those of others"
     )
-    flag(parser, "workers", "quiet", "study", "storage", "data", "device", "per-gpu", "json")
+    flag(parser, "workers", "quiet", "study", "storage", "data", "device", "per-gpu", "log", "json")
 
 
 def _run_worker(arguments: argparse.Namespace) -> int:
@@ -274,6 +288,7 @@ def _run_worker(arguments: argparse.Namespace) -> int:
             per_gpu=arguments.per_gpu,
             linger=not arguments.no_wait,
             on_event=show.take,
+            loggers=arguments.log,
         )
     return _ended(study, show, arguments, lambda: report.front_lines(study, screen_of(sys.stdout)))
 
@@ -287,7 +302,7 @@ def repeat(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs that each network is to have (3)")
     parser.add_argument("--numbers", type=numbers, metavar="3,7", help="trials to train again instead of the front")
-    flag(parser, "workers", "quiet", "run", "data", "device", "storage", "json")
+    flag(parser, "workers", "quiet", "run", "data", "device", "storage", "log", "json")
 
 
 def _run_repeat(arguments: argparse.Namespace) -> int:
@@ -306,6 +321,7 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             storage=arguments.storage,
             device=arguments.device,
             on_event=show.take,
+            loggers=arguments.log,
         )
     pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
     return _ended(study, show, arguments, lambda: [*report.front_lines(study, screen_of(sys.stdout)), "", pick])

@@ -1,4 +1,4 @@
-"""Commands about search files: init, check, blocks, schema."""
+"""Commands about search files: check, blocks, schema."""
 
 from __future__ import annotations
 
@@ -7,85 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from archtuna.cli.arguments import count, flag, print_json, print_lines, say_notes, verb
+from archtuna.cli.arguments import flag, print_json, print_lines, say_notes, verb
 from archtuna.cli.outputs import schema_of
-from archtuna.errors import SpecError, StudyError
-
-
-def init(verbs: Any) -> None:
-    parser = verb(
-        verbs, "init", _run_init, "write a commented search file to begin with",
-        examples=("archtuna init search.yaml --data photos", "archtuna init micro.yaml --space micro --data photos"),
-        docs="docs/format.md",
-    )  # fmt: skip
-    parser.add_argument(
-        "file", metavar="FILE", nargs="?", default="search.yaml", help="where to write it (search.yaml)"
-    )
-    parser.add_argument("--classes", type=count, metavar="N", help="number of classes; by default the data's")
-    parser.add_argument("--space", metavar="NAME", help="a ready space; by default rows that fit the pictures' size")
-    parser.add_argument("--list", action="store_true", help="list the ready spaces")
-    parser.add_argument(
-        "--out", metavar="RUN", help="folder of the run, with --study, which makes the study for workers to join"
-    )
-    flag(parser, "data", "input-size", "study", "storage", "artifacts", "json")
-
-
-def _run_init(arguments: argparse.Namespace) -> None:
-    if arguments.list:
-        _list_spaces(arguments)
-        return
-    path = Path(arguments.file)
-    if path.exists() and arguments.study is None:
-        raise SpecError("exists already", file=str(path), hint="name another file")
-    if not path.exists():
-        _write_starter(path, arguments)
-    if arguments.study is not None:
-        _init_study(arguments)
-    elif arguments.json:
-        print_json({"file": str(path), "space": arguments.space})
-    else:
-        data = "" if arguments.data else " --data DATA"
-        print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
-
-
-def _write_starter(path: Path, arguments: argparse.Namespace) -> None:
-    from archtuna.starter import starter
-
-    text = starter(
-        data=arguments.data, classes=arguments.classes, input_size=arguments.input_size, space=arguments.space
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-
-
-def _init_study(arguments: argparse.Namespace) -> None:
-    """Make the study of a search file, and leave the work to those who join it."""
-    from archtuna.driver import search
-
-    if arguments.out is None:
-        raise StudyError("a study needs a folder for its run", hint="--out RUN")
-    with search(
-        Path(arguments.file), arguments.data, out=arguments.out, name=arguments.study, storage=arguments.storage,
-        artifacts=arguments.artifacts, input_size=arguments.input_size, workers=0,
-    ) as study:  # fmt: skip
-        if arguments.json:
-            print_json({"file": arguments.file, "study": study.name, "folder": str(study.folder)})
-        else:
-            where = study.storage_url or study.folder
-            print(f"made the study '{study.name}' in {where}; next, anywhere: archtuna worker --study {study.name}")
-
-
-def _list_spaces(arguments: argparse.Namespace) -> None:
-    from archtuna.starter import short, spaces
-
-    if arguments.json:
-        print_json([{key: value for key, value in vars(space).items() if key != "text"} for space in spaces().values()])
-        return
-    print(f"{'name':12}  {'parameters':>13}  {'MACs':>13}  input_size")
-    for space in spaces().values():
-        params, macs = (" - ".join(map(short, ends)) for ends in (space.params, space.macs))
-        print(f"{space.name:12}  {params:>13}  {macs:>13}  {space.input_size}\n    {space.meaning}")
-    print("\nranges hold for 10 classes in colour; next: archtuna init search.yaml --space NAME --data PICTURES")
 
 
 def check(verbs: Any) -> None:

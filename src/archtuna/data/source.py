@@ -43,6 +43,8 @@ class Data:
         broken: name and reason of each picture that cannot be used and was left out.
         fingerprint: 16 hexadecimal digits of names, contents and labels; equal on every machine.
         digests: 32 hexadecimal digits of each sample's content; exact copies have the same.
+        sizes: int64 (n, 2), height and width of each sample as it is looked at.
+        grey: bool (n,), whether a sample has no colour.
     """
 
     source: str
@@ -55,6 +57,8 @@ class Data:
     broken: tuple[tuple[str, str], ...]
     fingerprint: str
     digests: tuple[str, ...]
+    sizes: np.ndarray
+    grey: np.ndarray
     _picture: Callable[[int, Size], Image.Image] = field(repr=False)
 
     @classmethod
@@ -119,7 +123,7 @@ class Data:
         size, via = (height, width), (int(via[0]), int(via[1])) if via else (height, width)
         check_form(size, channels, fit, via)
         if via == size:
-            pixels = self._cached(size, channels, fit, via, lambda i: self._decode(i, size, channels, fit))
+            pixels = self._cached(size, channels, fit, via, lambda i: self.decode(i, size, channels=channels, fit=fit))
         else:
             large = self.images(via, channels=channels, fit=fit).pixels
             pixels = self._cached(size, channels, fit, via, lambda i: shrink(large[i], size))
@@ -128,7 +132,12 @@ class Data:
     def _cached(self, size: Size, channels: int, fit: Fit, via: Size, draw: Callable[[int], np.ndarray]) -> np.ndarray:
         return cached_pixels(self.fingerprint, len(self), size, channels, fit, via, draw)
 
-    def _decode(self, index: int, size: Size, channels: int, fit: Fit) -> np.ndarray:
+    def decode(self, index: int, size: Size, *, channels: int, fit: Fit = "resize") -> np.ndarray:
+        """Return one picture, decoded now, as uint8 of shape (height, width, channels).
+
+        Raises:
+            DataError: it changed since opening.
+        """
         try:
             return render(self._picture(index, size), size, channels=channels, fit=fit)
         except DataError as error:
@@ -163,6 +172,7 @@ def _open_folder(root: Path, strict: bool) -> Data:
         raise DataError(f"{root}: every picture of class '{missing[0]}' is broken", hint="replace them, or the class")
     digests = tuple(fact.digest for _, fact in whole)
     paths = [entry.path for entry in kept]
+    sizes, grey = np.array([fact[1:3] for _, fact in whole], dtype=np.int64), np.array([f.grey for _, f in whole])
     labels = np.array([codes[entry.label] for entry in kept], dtype=np.int64)
     return Data(
         source=str(root),
@@ -170,11 +180,13 @@ def _open_folder(root: Path, strict: bool) -> Data:
         labels=labels,
         names=tuple(entry.name for entry in kept),
         part=np.array([entry.part for entry in kept]),
-        channels=1 if all(fact.grey for _, fact in whole) else 3,
-        native_size=_median([(fact.height, fact.width) for _, fact in whole]),
+        channels=1 if grey.all() else 3,
+        native_size=_median(sizes),
         broken=broken,
         fingerprint=_fingerprint([entry.name for entry in kept], digests, labels, classes),
         digests=digests,
+        sizes=sizes,
+        grey=grey,
         _picture=lambda index, near: read(paths[index], near),
     )
 
@@ -207,23 +219,26 @@ def _from_memory(arrays: Arrays) -> Data:
 
 def _from_arrays(arrays: Arrays, source: str, digests: list[str] | None = None) -> Data:
     digests = arrays.digests() if digests is None else digests
+    sizes, grey = arrays.shapes[:, :2].astype(np.int64), arrays.shapes[:, 2] == 1
     return Data(
         source=source,
         classes=arrays.classes,
         labels=arrays.labels,
         names=arrays.names,
         part=arrays.parts,
-        channels=1 if (arrays.shapes[:, 2] == 1).all() else 3,
-        native_size=_median(arrays.shapes[:, :2]),
+        channels=1 if grey.all() else 3,
+        native_size=_median(sizes),
         broken=(),
         fingerprint=_fingerprint(arrays.names, digests, arrays.labels, arrays.classes),
         digests=tuple(digests),
+        sizes=sizes,
+        grey=grey,
         _picture=lambda index, _: arrays.image(index),
     )
 
 
-def _median(sizes: Any) -> Size:
-    height, width = np.median(np.asarray(sizes), axis=0)
+def _median(sizes: np.ndarray) -> Size:
+    height, width = np.median(sizes, axis=0)
     return int(height), int(width)
 
 

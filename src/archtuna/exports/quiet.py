@@ -6,7 +6,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 LOGGERS = (
     "torch.onnx",
@@ -28,8 +28,9 @@ def quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        # torch.export prints the graph that it has so far, when it fails.
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+        # torch.export prints the graph that it has so far, when it fails; onnxscript before 0.7 prints, where results go,
+        # what it simplified.
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

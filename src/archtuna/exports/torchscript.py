@@ -30,6 +30,10 @@ def open_(written: Written, source: Source) -> Run:
 def _not_deprecated() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated", category=DeprecationWarning)
+        # What may break there is what the proof looks at.
+        warnings.filterwarnings(
+            "ignore", message=r"`torch\.jit\.\w+` is not supported in Python", category=FutureWarning
+        )
         # Tracing takes decisions on shapes for constants, and warns; that the outputs stay equal is checked afterwards.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         yield
