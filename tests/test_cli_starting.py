@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_used_are_one_error_and_no_file(capsys, here, ma
         (["--time", "soon"], "'soon' is not a duration"),
         (["--time", "2s"], "'2s' is too short for a search"),
         (["--objectives", "f2"], "unknown objective 'f2'"),
-        (["--objectives", "size"], "no objective that training reveals"),
+        (["--objectives", "size"], "no objective says how right a network is"),
         (["--trial-run", "long"], "'long' is not a duration"),
         (["--space", "mirco"], "did you mean 'micro'?"),
         (["--for", "server", "--input-size", "16"], "'resnet' is for 32 pixels or more"),

@@ -188,8 +188,9 @@ def outlook(
 ) -> Outlook:
     """Return what is to be expected of a search.
 
-    The range of a trial is what the smaller and the larger two networks take, more where others use the machine, for nobody knows which of them a
-    search will look at. Early stopping counts at its best in the high end of the trials, and not at all elsewhere.
+    The range of a trial is what the smaller and the larger two networks take, more where others use the machine, for
+    nobody knows which networks a search will look at. Early stopping counts at its best in the high end of the trials, and
+    not at all elsewhere.
 
     Args:
         pace: measured.
@@ -265,10 +266,9 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
         f"{middling.size[0]}x{middling.size[1]}, {sum(timed.pictures for timed in pace.networks):,} training pictures "
         "without the warm-up.",
     ]
-    if pace.busy >= 1.5:
-        lines.append(
-            f"Others use this machine: a second of work took {pace.busy:.1f} seconds. Alone it will be faster."
-        )
+    if pace.busy >= SHARED_WITH:
+        words = f"a second of work took {pace.busy:.1f} seconds. The range goes from their leaving to their doubling."
+        lines.append(f"Others use this machine: {words}")
     return lines
 
 

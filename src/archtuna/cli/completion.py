@@ -34,12 +34,13 @@ COSTS = ("params", "macs", "size_mb", "peak_memory_mb", "latency_ms", "energy_mj
 MEASURED = ("latency_ms", "energy_mj")
 SAMPLERS = ("known-costs", "tpe", "nsga2", "nsga3", "gp", "qmc", "random", "cmaes")
 SCORES = ("none", "synflow", "naswot", "macs")
+LOGGERS = ("tensorboard", "mlflow", "wandb")
+PLACES = ("computer", "phone", "microcontroller", "server")
 TARGETS = ("onnx", "onnx-fp16", "onnx-int8", "pt2", "torchscript", "executorch", "module")
 FORMATS = ("onnx", "pt2", "module", "executorch", "torchscript")
 PRECISIONS = ("fp32", "fp16", "int8")
 RUNTIMES = ("onnxruntime", "torch", "torch-compile", "executorch")
 PROVIDERS = ("CPUExecutionProvider", "CUDAExecutionProvider", "cpu", "cuda")
-LOGGERS = ("tensorboard", "mlflow", "wandb")
 COMPUTERS = ("cpu", "cuda", "cuda:0", "cuda:1", "mps")
 
 MODELS, WEIGHTS, EXPORTS = (".yaml", ".yml"), (".safetensors",), (".onnx", ".pt2", ".py", ".pte", ".ts")
@@ -198,9 +199,6 @@ COMPLETERS: Mapping[str, Completer] = {
     "out": _folders,
     "export out": partial(paths, suffixes=EXPORTS),
     "card out": partial(paths, suffixes=(".md",)),
-    "report out": partial(paths, suffixes=(".html",)),
-    "figures": _folders,
-    "log": _among(LOGGERS),
     "file": _models,
     "latency file": partial(paths, suffixes=(*WEIGHTS, ".onnx", ".pte")),
     "schema of": _outputs,
@@ -223,6 +221,10 @@ COMPLETERS: Mapping[str, Completer] = {
     "min": bounds,
     "best": lambda prefix, **_: [*QUALITIES, *_costs()],
     "smallest": lambda prefix, **_: _costs(),
+    "log": _among(LOGGERS),
+    "figures": _folders,
+    "report out": partial(paths, suffixes=(".html",)),
+    "place": _among(PLACES),
     "sampler": _among(SAMPLERS),
     "samplers": _samplers,
     "screen": _among(SCORES),

@@ -18,7 +18,8 @@ OURS = ("test", "docs")
 def versions(verbs: Any) -> None:
     parser = verb(
         verbs, "versions", _run_versions, "print the versions of everything that archtuna uses, for bug reports",
-        examples=("archtuna versions",),
+        examples=("archtuna versions", "archtuna versions --json"),
+        docs="docs/install.md",
     )  # fmt: skip
     flag(parser, "json")
 
