@@ -211,6 +211,18 @@ def test_blocks_lists_the_zoo(capsys):
     assert re.search(r"dim +1 +axis along which they are joined", out)
 
 
+def test_a_terminal_without_a_sign_gets_it_spelled(tmp_path):
+    (tmp_path / "\u00fc.yaml").write_text("backbone: [")
+    command = [sys.executable, "-m", "archtuna", "check", "\u00fc.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"archtuna: \\xfc.yaml:2: not YAML")
+    shown = subprocess.run(
+        [*command[:3], "blocks", "SE"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (shown.returncode, b"Traceback" in shown.stderr) == (0, False)
+
+
 def test_init_writes_a_file_that_check_accepts(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "photos", each=4)

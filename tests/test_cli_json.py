@@ -35,7 +35,7 @@ RUNS = {
     "report": ("report {run} --no-pictures --out page.html", "report {run} --out page.html --figures figures"),
     "evaluate": ("evaluate {weights} --data {photos}",),
     "predict": ("predict {weights} {photos}/dots/000.jpg broken.jpg",),
-    "export": ("export {weights} m.py --data {photos}", "export {weights} m.onnx --no-proof"),
+    "export": ("export {weights} m.py --data {photos}",),
     "latency": ("latency {weights}",),
     "profile": ("profile {weights}",),
     "device-list": ("device list",),

@@ -64,6 +64,7 @@ def test_every_argument_is_explained(prog):
             ["evaluate", "c", "--split", "tset"],
             "archtuna evaluate: there is no --split 'tset'\nhint: did you mean 'test'?",
         ),
+        (["completion", "tcsh"], "archtuna completion: there is no SHELL 'tcsh'\nhint: known: bash, zsh, fish"),
         (["device", "ad"], "archtuna device: there is no COMMAND 'ad'\nhint: did you mean 'add'?"),
     ],
 )

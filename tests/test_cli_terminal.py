@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from archtuna.storage import Attr
+from archtuna.study import Study
 from shells import Terminal, plain
+from studies import make_spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")]
 
@@ -64,12 +67,8 @@ def test_a_search_on_a_terminal_is_resized_interrupted_and_goes_on(tmp_path: Pat
 
 
 def test_a_status_that_is_watched_ends_quietly_with_ctrl_c(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(SPACE)
-    made = subprocess.run(
-        [sys.executable, "-m", "archtuna", "search", "s.yaml", "--data", "digits", "--out", "run", "--workers", "0"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
+    with Study.create_or_open(tmp_path / "run", make_spec(limits=())) as study:
+        study.optuna.set_user_attr(Attr.ORDERS, {"trials": 1, "deadline": None, "sampler": None})
     terminal = terminal_of(tmp_path, "status", "run", "--watch")
     terminal.wait_for("no trial is with a worker")
     terminal.press("\x03")

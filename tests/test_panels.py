@@ -125,3 +125,10 @@ def test_what_is_left_follows_from_the_pace():
     assert pace_left(10.0, 2, 3) == 15.0
     assert pace_left(10.0, 0, 3) is None
     assert [clock(seconds) for seconds in (5, 65, 7260)] == ["0:05", "1:05", "2:01:00"]
+
+
+def test_of_two_that_are_as_near_the_knee_point_is_the_first_as_the_study_has_it():
+    two = objectives_of(["f1", "params"])
+    small, good = Network(3, {"f1": 0.1, "params": 10.0}), Network(1, {"f1": 0.9, "params": 90.0})
+    assert [line.split()[0] for line in front_table([small, good], two, Screen())[2:]] == ["1", "3*"]
+    assert [line.split()[0] for line in front_table([good, small], two, Screen())[2:]] == ["1*", "3"]

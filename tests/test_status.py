@@ -65,8 +65,8 @@ def test_who_works_on_what_and_who_is_not_heard_of(study: Study) -> None:
     assert "a stale trial goes on with the next worker that is free: archtuna worker" in lines
     assert lines[-3:] == [
         "trial  f1 (max)  params (min)",
-        "   1*    0.6000           200",
-        "   0     0.5000           100",
+        "   1     0.6000           200",
+        "   0*    0.5000           100",
     ]
     assert found["growth"] == sorted(found["growth"])
     assert len(found["growth"]) == 3

@@ -181,7 +181,9 @@ def text_of(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         raise SpecError(f"not UTF-8 text (byte {error.start})", file=name, hint="save the file as UTF-8") from None
     except FileNotFoundError:
-        raise SpecError("no such file", file=name, hint=_sibling(path)) from None
+        raise SpecError(
+            "no such file", file=name, hint=_sibling(path) or "archtuna init writes a search file"
+        ) from None
     except (OSError, ValueError) as error:
         raise SpecError(f"cannot be read ({getattr(error, 'strerror', None) or error})", file=name) from None
     if len(content) > MAX_BYTES:

@@ -372,7 +372,7 @@ def _content(place: Place) -> bytes:
         return read_bytes(place)
     except OSError as error:
         problem = error.strerror or str(error)
-    raise LatencyError(f"{place}: cannot be read ({problem})")
+    raise LatencyError(f"{place}: cannot be read ({problem})", hint="name a checkpoint, or a .onnx or .pte file")
 
 
 @cache

@@ -194,7 +194,7 @@ class Watch:
         if self.repeats is not None:
             others.append(f"{_runs(self.repeats)} with other seeds")
         left = self.left()
-        return [f"trials {self.done}{wanted}", *others, *([f"about {clock(left)} left"] if left is not None else [])]
+        return [f"trials {self.done}{wanted}", *others, *([f"about {clock(left)} left"] if left else [])]
 
     def summary(self) -> str:
         """One line on the whole search."""

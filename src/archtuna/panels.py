@@ -110,12 +110,22 @@ def front_table(
     rows: int | None = None,
     folder: str = "",
 ) -> list[str]:
-    """Return a front as a table, best by the first objective first, and at most so many rows that are spread over it."""
+    """Return a front as a table, best by the first objective first, and at most so many rows that are spread over it.
+
+    Args:
+        networks: in the study's order.
+        objectives: of the study.
+        screen: to write for.
+        rows: how many may be shown, or None for the usual number.
+        folder: of the run, for the command that shows all.
+    """
     if not networks:
         return ["front: nothing yet"]
     first, most = objectives[0], MANY_ROWS if screen.width >= WIDE else ROWS
+    # As given, and not as shown: of two that are as near, the first in the study's own order is the knee point everywhere.
+    chosen = networks[knee(oriented([[one.values[o.name] for o in objectives] for one in networks], objectives))]
     networks = sorted(networks, key=lambda one: (first.sign * one.values[first.name], one.number))
-    best = knee(oriented([[one.values[o.name] for o in objectives] for one in networks], objectives))
+    best = networks.index(chosen)
     shown = [(i, networks[i]) for i in spread_over(len(networks), min(most, rows or most), keep=(best,))]
     columns = [Column("trial", [f"{one.number}{'*' if i == best else ' '}" for i, one in shown])]
     columns += [

@@ -128,7 +128,7 @@ def _pieces(found: Mapping[str, Any]) -> list[str]:
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count] or ["no trials yet"]
     wanted = f" of {found['wanted']} wanted" if found["wanted"] else ""
     pace = [f"{found['rate']:.3g} trials an hour"] if found["rate"] else []
-    pace += [f"about {clock(found['left'])} left"] if found["left"] is not None else []
+    pace += [f"about {clock(found['left'])} left"] if found["left"] else []
     return [f"trials{wanted}: {counts[0]}", *counts[1:], *pace]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -91,6 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         made.print_help()
         return 2
     _log_to_stderr(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
+            stream.reconfigure(errors="backslashreplace")  # A sign that a terminal lacks is no reason to fail.
     try:
         _import_blocks(arguments.imports)
         code = arguments.run(arguments)

@@ -37,6 +37,9 @@ class Parser(argparse.ArgumentParser):
             near = nearest(wrong[1] or wrong[2].partition("=")[0], known)
             if near:
                 return near
+            few = re.search(r"\(choose from (.*)\)", message)
+            if few and len(few[1]) < 60:
+                return f"known: {few[1]}".replace("'", "")
         return f"{self.prog} --help says what it takes"
 
 

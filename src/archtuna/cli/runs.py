@@ -252,4 +252,5 @@ def _run_gc(arguments: argparse.Namespace) -> None:
     for one in found:
         print(f"{one.path}: {one.bytes:,} bytes, {one.why}")
     total = f"{len(found)} files, {sum(one.bytes for one in found) / 1e6:.1f} MB"
-    print(f"deleted {total}" if arguments.delete else f"{total} can go: archtuna gc {arguments.folder} --delete")
+    how = f": archtuna gc {arguments.folder} --delete" if found else ""
+    print(f"deleted {total}" if arguments.delete else f"{total} can go{how}")
