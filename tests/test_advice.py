@@ -1,6 +1,15 @@
 import pytest
 
-from archtuna.advice import PLACES, Proposal, Wishes, advise, objectives_said, seconds_asked, space_for
+from archtuna.advice import (
+    PLACES,
+    Proposal,
+    Wishes,
+    advise,
+    objectives_said,
+    seconds_asked,
+    space_for,
+    usual_objectives,
+)
 from archtuna.errors import SpecError
 from archtuna.inventory import Inventory
 from archtuna.starter import spaces
@@ -139,3 +148,10 @@ def test_without_pictures_it_proposes_what_follows_from_the_place():
 def test_every_proposal_that_is_not_habit_has_its_reason(place):
     for name, proposal in advice(pictures({"cat": 90, "dog": 9}), place=place).items():
         assert proposal.reason or name == "workers"
+
+
+def test_the_objectives_of_a_place_are_those_that_a_space_comes_with_where_none_is_named():
+    assert usual_objectives("computer", None) == ("f1", "params")
+    assert usual_objectives("phone", None) == usual_objectives("server", None) == ("f1", "params", "macs")
+    assert usual_objectives(None, SPACES["classic"]) == ("f1", "params", "macs")
+    assert advice(place="phone")["objectives"].value == ("f1", "params", "macs")
