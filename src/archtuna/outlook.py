@@ -268,8 +268,8 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
         "without the warm-up.",
     ]
     if pace.busy >= SHARED_WITH:
-        words = f"a second of work took {pace.busy:.1f} seconds. It may be half of that tomorrow, or twice: the range has both."
-        lines.append(f"Others use this machine: {words}")
+        words = "It may be half of that tomorrow, or twice: the range has both."
+        lines.append(f"Others use this machine: a second of work took {pace.busy:.1f} seconds. {words}")
     return lines
 
 
