@@ -1,6 +1,15 @@
 import pytest
 
-from archtuna.beginning.advice import PLACES, Proposal, Wishes, advise, objectives_said, seconds_asked, space_for
+from archtuna.beginning.advice import (
+    PLACES,
+    Proposal,
+    Wishes,
+    advise,
+    objectives_said,
+    seconds_asked,
+    space_for,
+    usual_objectives,
+)
 from archtuna.beginning.inventory import Inventory
 from archtuna.errors import SpecError
 from archtuna.starter import spaces
@@ -110,7 +119,9 @@ def test_what_people_say_for_objectives():
     assert objectives_said("quality,speed,memory", "phone") == ("f1", "macs", "peak_memory_mb")
     with pytest.raises(SpecError, match="unknown objective 'f2'"):
         objectives_said("f2")
-    with pytest.raises(SpecError, match="no objective that training reveals\nhint: add one of loss, f1, accuracy"):
+    with pytest.raises(
+        SpecError, match="no objective says how right a network is\nhint: add one of loss, f1, accuracy"
+    ):
         objectives_said("size")
     with pytest.raises(SpecError, match="'params' stands twice"):
         objectives_said("f1,size,params")
@@ -139,3 +150,10 @@ def test_without_pictures_it_proposes_what_follows_from_the_place():
 def test_every_proposal_that_is_not_habit_has_its_reason(place):
     for name, proposal in advice(pictures({"cat": 90, "dog": 9}), place=place).items():
         assert proposal.reason or name == "workers"
+
+
+def test_the_objectives_of_a_place_are_those_that_a_space_comes_with_where_none_is_named():
+    assert usual_objectives("computer", None) == ("f1", "params")
+    assert usual_objectives("phone", None) == usual_objectives("server", None) == ("f1", "params", "macs")
+    assert usual_objectives(None, SPACES["classic"]) == ("f1", "params", "macs")
+    assert advice(place="phone")["objectives"].value == ("f1", "params", "macs")

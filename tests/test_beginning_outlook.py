@@ -125,7 +125,7 @@ def test_the_words_carry_what_was_measured_and_on_what():
     assert (
         "Measured in 20 s on cpu, 1 thread, batches of 64: 3 networks of 1M to 3M macs at 64x64, 1,500 training" in text
     )
-    assert "a second of work took 2.0 seconds. The range goes from their leaving to their doubling." in text
+    assert "a second of work took 2.0 seconds. It may be half of that tomorrow, or twice: the range has both." in text
     assert "The search ends after about 30 min: with " in text or " to 33 min: with" in text
 
 
@@ -134,3 +134,5 @@ def test_where_others_use_the_machine_the_range_is_wider():
     assert busy[0] == pytest.approx((quiet[0] + 0.5) / 2)
     assert busy[1] == pytest.approx(quiet[1] + 0.5)
     assert busy[2] == pytest.approx((quiet[2] + 0.5) * 2)
+    crowded = expected(pace(0.002, busy=9.0)).trial
+    assert crowded[2] == pytest.approx(2 * (quiet[2] + 4.0))

@@ -174,9 +174,9 @@ def test_at_a_terminal_it_asks_and_asks_again(here):
         shell.answer("[computer] ", "toaster")
         shell.expect("'toaster' is no place\n  hint: known: computer, phone")
         shell.answer("[computer] ", "3")
-        shell.answer("[quality,size,speed] ", "f2")
+        shell.answer("[f1,params,macs] ", "f2")
         shell.expect("unknown objective 'f2'")
-        shell.answer("[quality,size,speed] ", "")
+        shell.answer("[f1,params,macs] ", "")
         shell.answer("How long may the search take? [30m] ", "soon")
         shell.expect("'soon' is not a duration\n  hint: write for example 90s, 5m or 1h30m")
         shell.answer("[30m] ", "5m")
@@ -196,7 +196,7 @@ def test_at_a_terminal_it_asks_and_asks_again(here):
 def test_flags_are_not_asked_for_and_enter_takes_the_rest(here):
     arguments = ["--data", "digits", "--for", "computer", "--time", "3m", "--no-trial-run"]
     with at_terminal("init", "s.yaml", *arguments, cwd=here) as shell:
-        shell.answer("[quality,size] ", "")
+        shell.answer("[f1,params] ", "")
         shell.answer("How many workers at once?", "")
         assert shell.end() == 0
     assert "Where" not in shell.shown
@@ -217,7 +217,7 @@ def test_yes_and_json_ask_nothing(here, arguments):
 def test_leaving_in_the_middle_of_the_questions_leaves_nothing(here, key):
     with at_terminal("init", "new/s.yaml", "--data", "digits", cwd=here) as shell:
         shell.answer("[computer] ", "")
-        shell.expect("[quality,size] ")
+        shell.expect("[f1,params] ")
         shell.type(key)
         assert shell.end() == 130
     assert "archtuna: interrupted" in shell.shown

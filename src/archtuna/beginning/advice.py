@@ -86,6 +86,13 @@ def objectives_said(text: str, place: str | None = None) -> tuple[str, ...]:
     return objectives_from([away.get(word, WORDS.get(word, word)) for word in words])
 
 
+def usual_objectives(place: str | None, space: ReadySpace | None) -> tuple[str, ...]:
+    """Return the objectives for a place, or where none was named those that a space comes with."""
+    if place in ("phone", "microcontroller", "server"):
+        return ("f1", "params", "macs")
+    return _own_line(space, "objectives", "f1, params")
+
+
 def space_for(place: str | None, found: Inventory | None) -> Proposal:
     """Return the name of the ready space for a place, or None for rows that fit the pictures' size."""
     if place == "microcontroller":
@@ -147,8 +154,7 @@ def advise(
 
 
 def _objectives(wishes: Wishes, found: Inventory | None, space: ReadySpace | None) -> Proposal:
-    own = {"phone": ("f1", "macs"), "microcontroller": ("f1", "params", "macs"), "server": ("f1", "params", "macs")}
-    names = wishes.objectives or own.get(wishes.place or "") or _own_line(space, "objectives", "f1, params")
+    names = wishes.objectives or usual_objectives(wishes.place, space)
     uneven = found is not None and found.imbalance >= UNEVEN
     if found is not None and uneven and "accuracy" in names and "f1" not in names:
         share = max(found.classes.values()) / found.pictures

@@ -233,7 +233,8 @@ def _trial(pace: Pace, per_epoch: Sequence[float], epochs: int, workers: int) ->
     shared = (1.0, *SHARED) if workers > 1 else (1.0, 1.0, 1.0)
     low, middle, high = (OVERHEAD * pace.busy + epochs * mean / left for mean, left in zip(means, shared, strict=True))
     if pace.busy >= SHARED_WITH:  # The others may go home, or be twice as many tomorrow.
-        return low / pace.busy, middle, high * pace.busy
+        others = min(2.0, pace.busy)
+        return low / others, middle, high * others
     return low, middle, high
 
 
@@ -267,8 +268,8 @@ def lines_of(found: Outlook, pace: Pace, workers: int, seconds: float) -> list[s
         "without the warm-up.",
     ]
     if pace.busy >= SHARED_WITH:
-        words = f"a second of work took {pace.busy:.1f} seconds. The range goes from their leaving to their doubling."
-        lines.append(f"Others use this machine: {words}")
+        words = "It may be half of that tomorrow, or twice: the range has both."
+        lines.append(f"Others use this machine: a second of work took {pace.busy:.1f} seconds. {words}")
     return lines
 
 

@@ -52,13 +52,13 @@ def fill_in(arguments: argparse.Namespace) -> None:
         arguments.place = ask(_places(), "computer", place)
     if arguments.objectives is None:
         arguments.objectives = ask(
-            "What counts? quality, size, speed, memory, or names of objectives", _usual_objectives(arguments.place),
+            "What counts? quality, size, speed, memory, or names of objectives", _usual_objectives(arguments),
             lambda text: ",".join(objectives_said(text, arguments.place)),
         )  # fmt: skip
     if arguments.data is not None and arguments.time is None:
         arguments.time = ask("How long may the search take?", DEFAULT_TIME, lambda text: (seconds_asked(text), text)[1])
     if arguments.workers is None:
-        arguments.workers = ask(_cores(), str(_usual_workers()), _workers)
+        arguments.workers = ask(_cores(), "1", _workers)
     print()
 
 
@@ -101,25 +101,18 @@ def _places() -> str:
     return "\n".join(["Where will the network run?", *lines, " "])
 
 
-def _usual_objectives(place: str | None) -> str:
-    return {None: "quality,size", "computer": "quality,size"}.get(place, "quality,size,speed")
+def _usual_objectives(arguments: argparse.Namespace) -> str:
+    from archtuna.advice import usual_objectives
+    from archtuna.starter import named
+
+    space = None if arguments.space is None else named(arguments.space)
+    return ",".join(usual_objectives(arguments.place, space))
 
 
 def _cores() -> str:
-    return f"How many workers at once? This machine has {_slots()} for them"
-
-
-def _slots() -> str:
     from archtuna.devices import usable_cores
 
-    return f"{usable_cores()} cores"
-
-
-def _usual_workers() -> int:
-    """Return how many workers are proposed: a core each, two at most, for memory and other work are needed as well."""
-    from archtuna.devices import usable_cores
-
-    return min(2, usable_cores())
+    return f"How many workers at once? This machine has {usable_cores()} cores for them"
 
 
 def _workers(text: str) -> int:

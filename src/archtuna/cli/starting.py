@@ -129,7 +129,8 @@ def seconds_of_trial(text: str) -> float:
 
 def _told(begun: Beginning) -> list[str]:
     """Return what was found and is proposed, a line each."""
-    from archtuna.beginning import inventory, outlook
+    from archtuna.beginning import inventory
+    from archtuna.beginning.outlook import lines_of
 
     assert begun.inventory is not None
     lines = [*inventory.lines_of(begun.inventory), ""]
@@ -140,7 +141,7 @@ def _told(begun: Beginning) -> list[str]:
     if begun.outlook is not None and begun.pace is not None:
         advice = begun.advice
         seconds = seconds_of_trial(advice["time"].value)
-        lines += ["", *outlook.lines_of(begun.outlook, begun.pace, advice["workers"].value, seconds)]
+        lines += ["", *lines_of(begun.outlook, begun.pace, advice["workers"].value, seconds)]
     return [part for line in [*lines, *begun.notes] for part in textwrap.wrap(line, 118) or [""]]
 
 
