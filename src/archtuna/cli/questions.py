@@ -102,7 +102,7 @@ def _places() -> str:
 
 
 def _usual_objectives(arguments: argparse.Namespace) -> str:
-    from archtuna.advice import usual_objectives
+    from archtuna.beginning.advice import usual_objectives
     from archtuna.starter import named
 
     space = None if arguments.space is None else named(arguments.space)
