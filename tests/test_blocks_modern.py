@@ -71,7 +71,8 @@ def test_an_export_carries_the_merged_block(tmp_path):
     done = export(model.eval(), tmp_path / "model.ts")
     assert done.max_difference < 1e-5
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
         loaded = torch.jit.load(str(tmp_path / "model.ts"))
     kinds = [m.original_name for m in loaded.modules()]
     assert kinds.count("Conv2d") == 3

@@ -56,7 +56,8 @@ def test_torchscript_gives_the_models_outputs(tmp_path: Path, model: Network, su
     assert result.bytes == (tmp_path / f"model{suffix}").stat().st_size
     extra = {"classes": "", "preprocess": "", "architecture": ""}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
         loaded = torch.jit.load(result.file, _extra_files=extra)
     x = torch.randn(5, 3, 8, 8)
     torch.testing.assert_close(loaded(x), copy.deepcopy(model).eval()(x))

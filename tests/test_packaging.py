@@ -13,11 +13,15 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import archtuna
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -145,21 +149,21 @@ def test_the_metadata_is_valid_and_names_what_pyproject_does(wheel: Path) -> Non
 
 @pytest.mark.slow
 def test_the_installed_wheel_works_from_an_empty_folder(alone: Path, tmp_path: Path) -> None:
-    def archtuna(*words: str) -> str:
+    def command(*words: str) -> str:
         return run(sys.executable, alone / "bin" / "archtuna", *words, cwd=tmp_path, env={"PYTHONPATH": str(alone)})
 
     where = run(
         sys.executable, "-c", "import archtuna; print(archtuna.__file__)", cwd=tmp_path, env={"PYTHONPATH": str(alone)}
     )
     assert Path(where.strip()).is_relative_to(alone)
-    assert archtuna("--version") == f"archtuna {PROJECT['version']}\n"
-    assert json.loads(archtuna("versions", "--json"))["packages"].keys() == {
+    assert command("--version") == f"archtuna {PROJECT['version']}\n"
+    assert json.loads(command("versions", "--json"))["packages"].keys() == {
         Requirement(line).name for line in PROJECT["dependencies"]
     }
     (tmp_path / "search.yaml").write_text(SPACE)
-    assert json.loads(archtuna("check", "search.yaml", "--json"))["space_size"] == 2
-    archtuna("search", "search.yaml", "--data", "digits", "--out", "run", "--trials", "2", "--fraction", "0.2")
-    front = json.loads(archtuna("front", "run", "--json"))
+    assert json.loads(command("check", "search.yaml", "--json"))["space_size"] == 2
+    command("search", "search.yaml", "--data", "digits", "--out", "run", "--trials", "2", "--fraction", "0.2")
+    front = json.loads(command("front", "run", "--json"))
     assert front
     assert all(Path(tmp_path / trial["checkpoint"]).exists() for trial in front)
 
@@ -174,3 +178,62 @@ def test_ready_spaces_and_the_agent_come_with_the_wheel(alone: Path, tmp_path: P
         run(sys.executable, "-m", "archtuna", *words, cwd=tmp_path, env=env)
         assert (tmp_path / f"{name}.yaml").exists()
     assert "serve" in run(sys.executable, alone / "archtuna" / "agent.py", "--help", cwd=tmp_path)
+
+
+def test_every_extra_is_documented() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    assert set(PROJECT["optional-dependencies"]) - set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == set()
+
+
+def test_the_container_file_has_no_complaints_from_its_linter() -> None:
+    linter = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([linter, "--no-color", ROOT / "Containerfile"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_container_file_finds_what_it_copies_and_installs_what_there_is() -> None:
+    text = (ROOT / "Containerfile").read_text()
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE) for name in line.split()}
+    assert copied == let_in
+    assert all((ROOT / name).exists() for name in copied - {"src"})
+    (extras,) = re.findall(r"^ARG EXTRAS=(.*)$", text, re.MULTILINE)
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    assert f"ARG TORCH={re.search(r'^TORCH .= (.*)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)[1]}\n" in text
+    assert text.index("\nUSER ") < text.index("\nENTRYPOINT ")
+
+
+def test_the_citation_is_valid_and_of_this_version() -> None:
+    told = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    schema = json.loads((ROOT / "tests" / "schemas" / "citation-1.2.0.json").read_text())
+    jsonschema.Draft7Validator(schema).validate(told)
+    assert (told["version"], told["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert [author["name"] for author in told["authors"]] == [author["name"] for author in PROJECT["authors"]]
+    assert archtuna.__version__ == PROJECT["version"]
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_forms_of_issues_have_what_they_need(path: Path) -> None:
+    form = yaml.safe_load(path.read_text())
+    if path.stem == "config":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    ids = [field["id"] for field in form["body"]]
+    assert len(ids) == len(set(ids))
+    for field in form["body"]:
+        assert field["type"] in ("textarea", "input", "checkboxes", "dropdown")
+        assert field["attributes"]["label"]
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_pages_for_contributors_name_what_is_there() -> None:
+    for page in ("CONTRIBUTING.md", "SECURITY.md", "docs/install.md"):
+        text = (ROOT / page).read_text()
+        here = (ROOT / page).parent
+        links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+        assert [link for link in links if not (here / link).exists()] == []
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"^make ([\w-]+)", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)) <= targets
