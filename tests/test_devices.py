@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from archtuna.devices import THREADS, Courtesy, quiet_machine, seated, sharing, threads_of, usable_cores
+from archtuna.devices import THREADS, Courtesy, quiet_machine, seated, sharing, threads_of, torch_threads, usable_cores
 
 
 @pytest.fixture(autouse=True)
@@ -205,3 +205,18 @@ def test_two_do_not_measure_at_once() -> None:
         order.append("first")
     thread.join(10)
     assert order == ["first", "other"]
+
+
+def test_threads_are_given_back_whatever_happens() -> None:
+    before = torch.get_num_threads()
+
+    def fails() -> None:
+        with torch_threads(before + 2):
+            assert torch.get_num_threads() == before + 2
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fails()
+    assert torch.get_num_threads() == before
+    with torch_threads(None):
+        assert torch.get_num_threads() == before

@@ -36,6 +36,20 @@ def threads_of(workers: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Have inside as many threads in torch; None leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def sharing() -> Iterator[Callable[[], None]]:
     """Give what sets this process's threads to its share of the cores among the workers that are on the machine just then.
 

@@ -11,14 +11,13 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
-from archtuna.devices import Courtesy
+from archtuna.devices import Courtesy, torch_threads
 from archtuna.errors import ExportError, StudyError, TrialError
 from archtuna.files import Place
 from archtuna.model import check_output
@@ -241,7 +240,8 @@ class TrainEvaluator:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(recipe.seed)
             model = build(architecture)
-        with _threads_of(point):
+        # Sums round by how many threads they are split over.
+        with torch_threads(point["threads"] if point is not None else None):
             training, validation, preprocess = self._batches(architecture, recipe, model)
             course = _Course(self, candidate, preprocess, Best(self.objectives), parts)
             if point is not None:
@@ -305,20 +305,6 @@ class _Yielding:
             for batch in self.batches.epoch(number):
                 give_way()
                 yield batch
-
-
-@contextmanager
-def _threads_of(point: Mapping[str, Any] | None) -> Iterator[None]:
-    """Have inside as many threads as an interrupted training had: sums round by how many they are split over."""
-    import torch
-
-    before = torch.get_num_threads()
-    if point is not None:
-        torch.set_num_threads(point["threads"])
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @dataclass

@@ -6,11 +6,11 @@ import copy
 import platform
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from archtuna import agent
+from archtuna.devices import torch_threads
 from archtuna.errors import LatencyError, MissingExtraError, first_line, nearest
 
 if TYPE_CHECKING:
@@ -95,7 +95,11 @@ def _compile_timed(model: nn.Module, reference: bytes | None, options: Options) 
 def _timed_in_torch(runs: Iterator[agent.Run], options: Options, machine: dict[str, Any]) -> dict[str, Any]:
     """Return what ``agent.timed`` would, of two things that torch runs."""
     counted = "CUDAExecutionProvider" if options["provider"] == "cuda" else ""
-    with _threads(options["threads"]), agent.pinned(options["threads"]), agent.energy_counters(counted) as counters:
+    with (
+        torch_threads(options["threads"]),
+        agent.pinned(options["threads"]),
+        agent.energy_counters(counted) as counters,
+    ):
         run, reference = runs
         times, references = agent.compared(run, reference, options)
         joules = agent.joules_of(run, counters)
@@ -142,18 +146,6 @@ def _synchronised(module: Any, pictures: Tensor) -> agent.Run:
 def _shape(model: nn.Module) -> tuple[int, ...]:
     architecture: Any = getattr(model, "architecture", None)
     return (architecture.input_channels, *architecture.input_size) if architecture else (3, 32, 32)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def reference_network() -> nn.Module:

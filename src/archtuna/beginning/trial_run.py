@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from archtuna.beginning.outlook import Pace, Timed
 from archtuna.costs import costs_of
 from archtuna.data import Batches, Data, Images, Preprocess, Split
 from archtuna.data.picture import quiet_decoders, shrink
-from archtuna.devices import usable_cores
+from archtuna.devices import torch_threads, usable_cores
 from archtuna.errors import ShapeError, TrialError
 from archtuna.evaluate import EVALUATION_BATCH
 from archtuna.space import Candidate, SearchSpace
@@ -65,7 +64,7 @@ def trial_run(
 
     begun, place = time.perf_counter(), pick_device(device)
     threads = max(1, min(torch.get_num_threads(), usable_cores() // workers))
-    with _threads(threads):
+    with torch_threads(threads):
         drawn, busy = _drawn(space, SHARES["draw"] * seconds)
         sample = _Sample(data, split, space, SHARES["decode"] * seconds)
         networks: list[Timed] = []
@@ -230,15 +229,3 @@ def _rations(
 
     training = _Ration(partial(make, count=sample.train, recipe=recipe), first)
     return training, _Ration(partial(make, count=sample.val, recipe=None), min(first, sample.val))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
