@@ -52,7 +52,10 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|pathlib|typing|torch|numpy|np|PIL|optuna|os|contextlib)\..*"),
     (r"py:.*", r"random\.Random|Plain|Place|OnEvent|Spec|archtuna\.signature\.Bounds|[\d.]+"),
-    (r"py:.*", r"(Path|Tensor|nn\.Module|BaseSampler|BaseStorage|FrozenTrial|Image\.Image|Size|Fit)"),
+    (
+        r"py:.*",
+        r"(Logger|archtuna\.loggers\.aside\.Logger|Path|Tensor|nn\.Module|BaseSampler|BaseStorage|FrozenTrial|Image\.Image|Size|Fit)",
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import kubernetes_validate
 import yaml
 
-from archtuna.cli import _parser
+from archtuna.cli import parser
 
 CLUSTER = Path(__file__).parent.parent / "examples" / "cluster"
 
@@ -23,15 +23,15 @@ def test_the_commands_of_the_templates_are_taken() -> None:
     pod = job["spec"]["template"]["spec"]
     program, *arguments = pod["containers"][0]["args"]
     assert program == "archtuna"
-    assert _parser().parse_args(arguments).study == "photos"
+    assert parser().parse_args(arguments).study == "photos"
     assert {mount["name"] for mount in pod["containers"][0]["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
     kubernetes_validate.validate(job, "1.31", strict=True)
     assert (pod["restartPolicy"], job["apiVersion"]) == ("Never", "batch/v1")
     for text in ((CLUSTER / name).read_text() for name in ("slurm.sh", "kubernetes.yaml")):
         (line,) = re.findall(r"^# *archtuna (search .*)$", text, re.MULTILINE)
-        assert _parser().parse_args(line.replace('"', "").split()).workers == 0
+        assert parser().parse_args(line.replace('"', "").split()).workers == 0
     (line,) = re.findall(r"^archtuna (worker .*) &$", (CLUSTER / "slurm.sh").read_text(), re.MULTILINE)
-    assert _parser().parse_args(line.split()).quiet
+    assert parser().parse_args(line.split()).quiet
 
 
 def test_an_end_that_a_scheduler_asks_for_reaches_the_worker(tmp_path: Path) -> None:

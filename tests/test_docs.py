@@ -22,9 +22,16 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 GENERATED = ("cli", "json")
+TRIED = ("start",)
+"""Pages with a test of their own."""
+
 """Written from the parsers and the schemas, whose tests hold them."""
 WRITTEN = [page for page in PAGES if page.stem not in GENERATED]
-RUN = [page for page in WRITTEN if any(s.language in ("sh", "python", "yaml") for s in snippets(page.read_text()))]
+RUN = [
+    page
+    for page in WRITTEN
+    if page.stem not in TRIED and any(s.language in ("sh", "python", "yaml") for s in snippets(page.read_text()))
+]
 
 SPACE = """
 input_size: 16
@@ -158,6 +165,8 @@ def try_out(snippet, python, place, where):
                 continue  # That there are such extras is another test's.
             if begun := re.match(r"archtuna init (\S+\.yaml)", command):
                 (place / begun[1]).unlink(missing_ok=True)
+                if begun[1] == "search.yaml":
+                    shutil.rmtree(place / "runs" / "photos")  # It is another file's search.
             done = run(command, place, first=quick_to_believe)
             assert done.returncode == 0, f"{where}: {command}\n{done.stdout}{done.stderr}"
 
@@ -188,7 +197,7 @@ def test_a_snippet_that_is_not_run_says_why_and_they_stay_few():
     """Who adds one raises the number, and says in the page what it would take to run it."""
     reasons = [(p.name, s.line, s.reason) for p in PAGES for s in snippets(p.read_text()) if s.reason]
     assert all(len(reason) > 10 for _, _, reason in reasons)
-    assert len(reasons) <= 18, "\n".join(map(str, reasons))
+    assert len(reasons) <= 19, "\n".join(map(str, reasons))
 
 
 def test_the_extras_that_pages_name_exist():
