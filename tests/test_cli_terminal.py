@@ -33,7 +33,9 @@ training: {epochs: 16, batch_size: 64, augment: none}
 def terminal_of(folder: Path, *arguments: object, **environment: str) -> Terminal:
     command = [sys.executable, "-m", "archtuna", *map(str, arguments)]
     shown = {"TERM": "xterm-256color", "LC_ALL": "C.UTF-8", "CI": ""}
-    return Terminal(command, folder, {**os.environ, **shown, **environment})
+    # A size in the environment, which other libraries leave there, would hold whatever becomes of the window.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return Terminal(command, folder, {**inherited, **shown, **environment})
 
 
 def test_a_search_on_a_terminal_is_resized_interrupted_and_goes_on(tmp_path: Path) -> None:
