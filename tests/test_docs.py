@@ -22,10 +22,9 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 GENERATED = ("cli", "json")
+"""Written from the parsers and the schemas, whose tests hold them."""
 TRIED = ("start",)
 """Pages with a test of their own."""
-
-"""Written from the parsers and the schemas, whose tests hold them."""
 WRITTEN = [page for page in PAGES if page.stem not in GENERATED]
 RUN = [
     page

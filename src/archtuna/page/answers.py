@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,6 @@ MISTAKES = 8
 
 SIDE = 96
 """Pixels of the longer side of a picture that is shown."""
-
-BATCH = 256
 
 
 def answers_of(checkpoint: Place, data: Data, split: Split, device: str | None = None) -> dict[str, Any]:
@@ -44,13 +41,14 @@ def answers_of(checkpoint: Place, data: Data, split: Split, device: str | None =
 
     from archtuna.checkpoint import load, read_header
     from archtuna.data import Batches
+    from archtuna.evaluate import EVALUATION_BATCH
     from archtuna.training import pick_device
 
     header = read_header(checkpoint)
     place = pick_device(device)
     model = load(checkpoint, device=str(place))
     images, preprocess = header.images(data)
-    batches = Batches(images, split.val, preprocess, batch_size=BATCH, device=str(place))
+    batches = Batches(images, split.val, preprocess, batch_size=EVALUATION_BATCH, device=str(place))
     with torch.inference_mode():
         shares = torch.cat([model(x).float().softmax(dim=1).cpu() for x, _ in batches.epoch(0)]).numpy()
     truth, told = data.labels[split.val], shares.argmax(axis=1)
@@ -62,7 +60,7 @@ def answers_of(checkpoint: Place, data: Data, split: Split, device: str | None =
         "mistakes": [
             {
                 "truth": header.classes[truth[i]], "answer": header.classes[told[i]],
-                "probability": round(float(shares[i, told[i]]), 4), "name": _name(data, int(split.val[i])),
+                "probability": round(float(shares[i, told[i]]), 4), "name": data.names[split.val[i]],
                 "picture": picture(images.pixels[split.val[i]]),
             }
             for i in worst
@@ -79,8 +77,3 @@ def picture(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     image.convert("RGB").save(buffer, "JPEG", quality=80)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _name(data: Data, index: int) -> str:
-    names: Sequence[str] = getattr(data, "names", ())
-    return str(names[index]) if index < len(names) else f"picture {index}"

@@ -32,6 +32,5 @@ def bundle() -> str:
         return kept.read_text(encoding="utf-8")
     made = str(javascript_bundle(SNIPPET, VEGA_LITE))
     with contextlib.suppress(OSError):  # It is a help, not a need.
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, made.encode())
     return made

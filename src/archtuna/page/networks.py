@@ -41,15 +41,16 @@ def networks_of(
     """
     found: dict[str, Any] = {}
     notes: list[str] = []
+    split = None if opened is None else study.split(opened)
     running = {trial.number for trial in spread(front, RUN, knee, study.objectives)} if opened is not None else set()
     for trial in spread(front, TOLD, knee, study.objectives):
         network = trial.architecture
         told = {"rows": layers(network), "input": [network.input_channels, *network.input_size], "key": trial.key}
         found[str(trial.number)] = told
-        if opened is None or trial.number not in running or trial.checkpoint is None:
+        if opened is None or split is None or trial.number not in running or trial.checkpoint is None:
             continue
         try:
-            told |= answers_of(trial.checkpoint, opened, study.split(opened), device)
+            told |= answers_of(trial.checkpoint, opened, split, device)
         except ArchtunaError as error:
             notes.append(f"trial {trial.number} could not be run on the validation pictures: {error.message}")
     if running and len(front) > len(running):

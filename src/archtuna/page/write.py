@@ -141,7 +141,6 @@ def _figures(drawn: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
 
 def _write(path: Path, content: bytes) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     except OSError as error:
         problem = error.strerror or str(error)
