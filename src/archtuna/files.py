@@ -104,6 +104,26 @@ def write_atomically(place: Place, content: bytes | memoryview, *, durable: bool
         place.fs.pipe_file(place.path, bytes(content))
 
 
+def write_whole(place: Place, content: bytes, *, hint: str | None = None) -> None:
+    """Write what a person asked for, as ``write_atomically`` does.
+
+    Args:
+        place: of the file.
+        content: what is in it.
+        hint: what helps where it cannot be written.
+
+    Raises:
+        ArchtunaError: it cannot be written.
+    """
+    try:
+        write_atomically(place, content)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    else:
+        return
+    raise ArchtunaError(f"{place}: cannot be written ({problem})", hint=hint)
+
+
 def _write_file(path: Path, content: bytes | memoryview, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are readable by their owner alone, and runs are shared by the people of a group.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.card import quality, record
 from archtuna.card.subject import subject_of
-from archtuna.errors import ArchtunaError
-from archtuna.files import Place, place_of, write_atomically
+from archtuna.files import Place, place_of, write_whole
 
 if TYPE_CHECKING:
     from archtuna.latency import Latency
@@ -50,11 +49,4 @@ def write(path: str | Place, text: str) -> None:
     Raises:
         ArchtunaError: it cannot be written.
     """
-    place = place_of(path)
-    try:
-        write_atomically(place, text.encode())
-    except OSError as error:
-        problem = error.strerror or str(error)
-    else:
-        return
-    raise ArchtunaError(f"{place}: cannot be written ({problem})")
+    write_whole(place_of(path), text.encode())

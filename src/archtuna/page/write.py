@@ -10,8 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from archtuna.errors import ArchtunaError
-from archtuna.files import write_atomically
+from archtuna.files import write_whole
 from archtuna.page.bundle import VEGA_LITE, bundle
 from archtuna.page.charts import charts
 from archtuna.page.drawing import axes_of
@@ -140,10 +139,4 @@ def _figures(drawn: Mapping[str, Any], folder: Path) -> tuple[Path, ...]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        problem = error.strerror or str(error)
-    else:
-        return
-    raise ArchtunaError(f"{path}: cannot be written ({problem})", hint="archtuna report RUN --out names another file")
+    write_whole(path, content, hint="archtuna report RUN --out names another file")
