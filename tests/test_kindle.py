@@ -232,10 +232,10 @@ def test_code_needs_the_users_consent(tmp_path, monkeypatch):
         SpecError, match=r"the file wants to run code: its blocks are in own_layers\nhint: .*--import own_layers"
     ):
         SearchSpace.read(text)
-    from archtuna.registry import import_blocks
+    from archtuna.registry import import_modules
 
     try:
-        assert import_blocks(["own_layers"]) == ("own_layers",)
+        assert import_modules(["own_layers"]) == ("own_layers",)
         assert costs_of(SearchSpace.read(text).default().architecture)["params"] == 8 * 27 + 8 + 4 * 8 + 4
         halved = SearchSpace.read(f"width_multiple: 0.5\n{text.replace('[8, 3]', '[32, 3]')}")
         assert halved.default().architecture.rows[0].arguments["out_channels"] == 16

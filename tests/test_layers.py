@@ -32,7 +32,7 @@ ROWS = [
         *("equality", "operations", "buffers", "model"),
     ),
     ("blocks",),
-    ("architecture", "recipe", "objective", "selection", "schedule", "settings", "improvement", "surrogate", "predictor", "guess", "tables"),
+    ("architecture", "recipe", "objective", "own_metrics", "selection", "schedule", "settings", "improvement", "surrogate", "predictor", "guess", "tables"),
     ("registry", "signature", "document", "files", "errors", "agent", "targets"),
 ]  # fmt: skip
 ROW = {name: -i for i, row in enumerate(ROWS) for name in row}

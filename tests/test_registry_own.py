@@ -16,7 +16,7 @@ from archtuna.data import Preprocess
 from archtuna.errors import BlockImportError, CheckpointError, ShapeError, SpecError
 from archtuna.model import build
 from archtuna.recipe import Recipe
-from archtuna.registry import BLOCKS, Registry, UnknownNameError, import_blocks
+from archtuna.registry import BLOCKS, Registry, UnknownNameError, import_modules
 from archtuna.space import SearchSpace
 from pictures import folder
 
@@ -212,15 +212,15 @@ def test_what_installed_packages_offer_comes_in_by_itself_and_a_broken_one_is_pa
 def test_a_module_that_cannot_be_imported_is_one_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BlockImportError, match=r"no module 'nowhere'\nhint: name a module as Python's import does"):
-        import_blocks(["nowhere"])
+        import_modules(["nowhere"])
     (tmp_path / "broken.py").write_text("\n\nchannels = 1 / 0\n")
     with pytest.raises(BlockImportError, match=r"'broken' fails with ZeroDivisionError: .*\nhint: .*broken.py, line 3"):
-        import_blocks(["broken.py"])
+        import_modules(["broken.py"])
     (tmp_path / "needy.py").write_text("import surely_not_there\n")
     with pytest.raises(
         BlockImportError, match="'needy' fails with ModuleNotFoundError: No module named 'surely_not_there'"
     ):
-        import_blocks(["needy"])
+        import_modules(["needy"])
 
 
 def test_a_file_says_where_its_blocks_come_from_and_imports_nothing(tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_a_checkpoint_says_which_module_it_needs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "wide_blocks.py").write_text(MODULE)
     try:
-        import_blocks(["wide_blocks"])
+        import_modules(["wide_blocks"])
         model = build(architecture("[1, Wide, [8, 3, 2]]")).eval()
         preprocess = Preprocess((16, 16), 3, "resize", None, (0.5,) * 3, (0.25,) * 3)
         metrics = {"loss": 1.0, "accuracy": 0.5, "f1": 0.5}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from archtuna.errors import ArchtunaError
     from archtuna.exports import export
     from archtuna.model import build
+    from archtuna.own_metrics import metric
     from archtuna.recipe import Recipe
     from archtuna.registry import block
     from archtuna.schedule import Schedule
@@ -46,6 +47,7 @@ _HOMES = {
     "costs_of": "costs",
     "export": "exports",
     "load": "checkpoint",
+    "metric": "own_metrics",
     "search": "driver",
     "train": "training",
 }
@@ -65,6 +67,7 @@ __all__ = [
     "costs_of",
     "export",
     "load",
+    "metric",
     "search",
     "train",
 ]

@@ -226,7 +226,7 @@ def what_to_do(
         "sampler": sampler,
         "evaluator": evaluator,
         # Blocks of one's own are imported where they are used; what names them is this process, not the study's file.
-        "imports": sorted(set(space.origins.values())),
+        "imports": sorted({*space.origins.values(), *(o.origin for o in study.objectives if o.origin)}),
         "path": sys.path,
     }
 

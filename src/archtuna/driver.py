@@ -24,6 +24,7 @@ from archtuna.leases import SECONDS, take_back
 from archtuna.loggers import Logger, check_loggers, told
 from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.orders import Orders
+from archtuna.own_metrics import described
 from archtuna.repeater import Again, check_again, train_again
 from archtuna.runs import read_record, stored_url
 from archtuna.sampler import make_sampler
@@ -145,7 +146,7 @@ def search(
     sampler = sampler if sampler is not None else settings.get("sampler")
     make_sampler(sampler, objectives=len(plan.spec.objectives), seed=None)
     screen = _screen(_first(screen, settings.get("screen"), "none"))
-    _check_workers(workers, storage, evaluator, plan.space, least=0, processes=ray is not None)
+    _check_workers(workers, storage, evaluator, plan.space, plan.spec.metrics, least=0, processes=ray is not None)
     budget = _budget(trials, time, settings)
     where = _where(storage, plan.out)
     _check_ray(ray, where, workers)
@@ -221,7 +222,7 @@ def join(
     study = Study.join(where, name, out)
     with storage_errors_named(where), told(loggers, on_event, study.folder) as emit:
         space, pictures = study.space(), study.data(data)
-        _check_workers(workers, where, evaluator, space)
+        _check_workers(workers, where, evaluator, space, study.spec.metrics)
         split = study.split(pictures)
         shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
         here = Orders(
@@ -323,7 +324,7 @@ def repeat(
     """
     check_loggers(loggers)
     study = Study.open(run, storage=storage)
-    _check_workers(workers, storage, evaluator, study.space())
+    _check_workers(workers, storage, evaluator, study.space(), study.spec.metrics)
     where = _where(storage, study.folder)
     with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
         again = Again(seeds, None if numbers is None else tuple(numbers))
@@ -395,7 +396,7 @@ def _plan(
     size = _input_size(file, data, input_size)
     space = (file if size is None else file.with_input_size(size)).with_training(training)
     names = tuple(_first(objectives, file.settings.objectives, DEFAULT_OBJECTIVES))
-    wanted = _first(limits, file.settings.limits, ())
+    chosen, wanted = objectives_of(names), _first(limits, file.settings.limits, ())
     bounds = tuple(limit if isinstance(limit, Limit) else limit_of(limit) for limit in wanted)
     share = DATA["fraction"].coerce(_first(fraction, settings["fraction"]))
     deployed = deploy_of({**file.settings.deploy, **deploy})
@@ -414,10 +415,11 @@ def _plan(
         fraction=share,
         input_size=size,
         seed=_first(seed, file.settings.search.get("seed"), 0),
-        reference=reference_of(objectives_of(names), len(data.classes), bounds, largest),
+        reference=reference_of(chosen, len(data.classes), bounds, largest),
         versions=versions(),
         stopping=asdict(_schedule(stopping, file.settings.search)),
         deploy={name: value for name, value in asdict(deployed).items() if value != DEPLOY[name].default},
+        metrics=described(chosen),
     )  # fmt: skip
     folder = Path(out).expanduser() if out is not None else Path("runs") / Path(data.source).stem
     return _Plan(folder, space, spec, data, split)
@@ -487,8 +489,9 @@ def _check_ray(address: str | None, where: Any, workers: int) -> None:
 
 
 def _check_workers(
-    workers: int, storage: Any, evaluator: Any, space: SearchSpace, least: int = 1, processes: bool = False
-) -> None:
+    workers: int, storage: Any, evaluator: Any, space: SearchSpace, metrics: Mapping[str, Mapping[str, Any]],
+    least: int = 1, processes: bool = False,
+) -> None:  # fmt: skip
     """Check that what workers need can reach them, should they be processes of their own."""
     if workers < least:
         raise StudyError(f"{workers} workers are too few", hint=f"give at least {least}")
@@ -497,10 +500,11 @@ def _check_workers(
         raise StudyError("several workers cannot share a storage object", hint="pass the storage as a URL")
     if processes and evaluator is not None and not isinstance(evaluator, str):
         raise StudyError("several workers cannot share an evaluator object", hint="pass it as 'module:name'")
-    here = [name for name, module in space.origins.items() if module == "__main__"]
+    here = [f"block '{name}'" for name, module in space.origins.items() if module == "__main__"]
+    here += [f"metric '{name}'" for name, told in metrics.items() if told["module"] == "__main__" and evaluator is None]
     if processes and here:
         raise StudyError(
-            f"several workers cannot import the block '{here[0]}' from a script", hint="put it into a module of its own"
+            f"several workers cannot import the {here[0]} from a script", hint="put it into a module of its own"
         )
 
 

@@ -130,7 +130,7 @@ class TrialError(ArchtunaError, RuntimeError):
 
 
 class BlockImportError(ArchtunaError, ImportError):
-    """A module that was to be imported for its blocks and cannot be."""
+    """A module that was to be imported for its blocks or metrics and cannot be."""
 
 
 class MissingExtraError(ArchtunaError, ImportError):

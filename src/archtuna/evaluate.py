@@ -22,6 +22,7 @@ from archtuna.errors import ExportError, StudyError, TrialError
 from archtuna.files import Place
 from archtuna.model import check_output
 from archtuna.objective import Objective
+from archtuna.own_metrics import require
 from archtuna.recipe import Recipe
 from archtuna.settings import DeploySettings
 from archtuna.space import Candidate
@@ -181,6 +182,9 @@ class TrainEvaluator:
         device: where to train; None picks one.
         deploy: how networks are deployed: where that changes what they compute, the values of a candidate are those of the
             exported network, and its own stand beside them as ``float_f1`` and so on.
+
+    Raises:
+        StudyError: an objective is a metric of one's own whose module is not imported.
     """
 
     def __init__(
@@ -198,6 +202,7 @@ class TrainEvaluator:
     ) -> None:
         from archtuna.training import pick_device
 
+        require(objectives)
         self.deploy = deploy or DeploySettings()
         self.data, self.split, self.objectives = data, split, objectives
         self.training = split.subset(fraction, seed).train if fraction < 1.0 else split.train

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 
+ABOUT = ("n", "split")
+"""What stands beside a checkpoint's metrics."""
+
 
 @dataclass(frozen=True)
 class Final:
@@ -160,7 +163,7 @@ def evaluate_checkpoint(
         device: where to run; None picks one.
 
     Returns:
-        ``loss`` (nats), ``accuracy``, ``f1`` (macro), ``n`` (pictures) and ``split``.
+        ``loss`` (nats), ``accuracy``, ``f1`` (macro), registered metrics of one's own, ``n`` (pictures) and ``split``.
 
     Raises:
         CheckpointError: the file is no checkpoint.
@@ -200,7 +203,7 @@ def tally_checkpoint(
 
 
 def _metrics(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(values[name]) for name in ("loss", "accuracy", "f1")}
+    return {name: float(value) for name, value in values.items() if name not in ABOUT}
 
 
 def _require(indices: Any, split: str, source: str) -> None:

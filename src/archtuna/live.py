@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from archtuna.errors import number
-from archtuna.objective import Objective, kind_of
+from archtuna.objective import OBJECTIVES, Objective, kind_of
 from archtuna.panels import (
     Network,
     Worker,
@@ -55,7 +55,8 @@ class Running:
         self.epoch, self.epochs, self.metrics = event["epoch"], event["epochs"], event["metrics"]
         self.heard = time.monotonic()
         for name, value in self.metrics.items():
-            choose = min if name == "loss" else max
+            known = OBJECTIVES.get(name)
+            choose = min if known is not None and known.direction == "minimize" else max
             self.best[name] = choose(value, self.best.get(name, value))
 
     def left(self) -> float | None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from archtuna import own_metrics
 from archtuna.errors import DataError
 
 
@@ -48,22 +49,30 @@ class Tally:
         self._losses: list[Tensor] = []
         self._predicted: list[Tensor] = []
         self._truth: list[Tensor] = []
+        self._logits: list[Tensor] = []
 
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Take in one batch: logits (n × classes) and labels (n), on the same device."""
         self._losses.append(functional.cross_entropy(logits.float(), labels, reduction="none"))
         self._predicted.append(logits.argmax(dim=1))
         self._truth.append(labels)
+        if own_metrics.FUNCTIONS:
+            self._logits.append(logits.float())
 
     def metrics(self) -> dict[str, float]:
-        """Return ``loss`` (mean cross-entropy in nats), ``accuracy`` and ``f1``.
+        """Return ``loss`` (mean cross-entropy in nats), ``accuracy``, ``f1``, and every metric of one's own.
 
         Raises:
             DataError: nothing was added.
+            TrialError: a metric of one's own fails.
         """
         matrix = self.confusion()
         losses = torch.cat(self._losses).cpu().numpy()
-        return {"loss": float(losses.mean(dtype=np.float64)), "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+        found = {"loss": float(losses.mean(dtype=np.float64)), "accuracy": accuracy(matrix), "f1": macro_f1(matrix)}
+        if self._logits:
+            logits, truth = (torch.cat(t).cpu().numpy() for t in (self._logits, self._truth))
+            found |= own_metrics.measured(logits, truth)
+        return found
 
     def confusion(self) -> np.ndarray:
         """Return how often class ``i`` was taken for class ``j``, an int64 matrix (classes × classes).

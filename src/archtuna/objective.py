@@ -26,6 +26,8 @@ class Objective:
         meaning: one line for people.
         is_measured: whether it takes a device to know a cost: it does not follow from the network alone.
         device: name of the device that it is measured on; None where that is this machine, or it is not measured.
+        best, worst: values between which a quality counts for the hypervolume; None where it depends on the study.
+        origin: the Python module that a metric of one's own is of; empty for ours.
     """
 
     name: str
@@ -34,6 +36,9 @@ class Objective:
     meaning: str
     is_measured: bool = False
     device: str | None = None
+    best: float | None = None
+    worst: float | None = None
+    origin: str = ""
 
     @property
     def base(self) -> str:
@@ -49,9 +54,11 @@ class Objective:
 OBJECTIVES: dict[str, Objective] = {
     o.name: o
     for o in (
-        Objective("loss", "minimize", "quality", "cross-entropy on the validation pictures, in nats"),
-        Objective("f1", "maximize", "quality", "macro F1 on the validation pictures, 0 to 1"),
-        Objective("accuracy", "maximize", "quality", "accuracy on the validation pictures, 0 to 1"),
+        Objective("loss", "minimize", "quality", "cross-entropy on the validation pictures, in nats", best=0.0),
+        Objective("f1", "maximize", "quality", "macro F1 on the validation pictures, 0 to 1", best=1.0, worst=0.0),
+        Objective(
+            "accuracy", "maximize", "quality", "accuracy on the validation pictures, 0 to 1", best=1.0, worst=0.0
+        ),
         Objective("params", "minimize", "cost", "trainable parameters"),
         Objective(
             "macs", "minimize", "cost", "multiply-accumulates of convolutions and matrix products for one picture"
@@ -66,7 +73,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("energy_mj", "minimize", "cost", "millijoules of the exported network for a batch", True),
     )
 }
-
+"""Those of archtuna, and the metrics of one's own that ``own_metrics`` adds."""
 
 DEVICE_NAME = r"[\w.-]{1,64}"
 
@@ -79,7 +86,7 @@ def objective_of(name: str, *, path: str = "objectives") -> Objective:
     """
     base, at, device = name.partition("@")
     if base not in OBJECTIVES:
-        hint = nearest(base, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}"
+        hint = nearest(base, OBJECTIVES) or f"known: {', '.join(OBJECTIVES)}; a metric of your own: --import its module"
         raise SpecError(f"unknown objective '{name}'", path=path, value=name, hint=hint)
     known = OBJECTIVES[base]
     if not at:
@@ -113,7 +120,9 @@ def objectives_of(names: Sequence[str]) -> tuple[Objective, ...]:
         found.append(objective)
     if not any(o.kind == "quality" for o in found):
         raise SpecError(
-            "no objective says how right a network is", path="objectives", hint="add one of loss, f1, accuracy"
+            "no objective says how right a network is",
+            path="objectives",
+            hint=f"add one of {', '.join(o.name for o in OBJECTIVES.values() if o.kind == 'quality')}",
         )
     return tuple(found)
 

@@ -319,8 +319,8 @@ def inputs_of(target: Any) -> int | None:
     return max(1, sum(1 for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty))
 
 
-def import_blocks(names: Iterable[str]) -> tuple[str, ...]:
-    """Import modules for the blocks that they register, and return their names.
+def import_modules(names: Iterable[str]) -> tuple[str, ...]:
+    """Import modules for the blocks and metrics that they register, and return their names.
 
     Only people ask for this, on the command line or in Python; no file can. The working folder is looked in first, as
     ``python -m`` does.
@@ -338,15 +338,15 @@ def import_blocks(names: Iterable[str]) -> tuple[str, ...]:
             hint = "name a module as Python's import does: my_blocks, or package.my_blocks"
             missing = isinstance(error, ModuleNotFoundError) and error.name and module.startswith(error.name)
             words = f"no module '{module}'" if missing else f"'{module}' fails with {type(error).__name__}: {error}"
-            raise BlockImportError(
-                f"cannot import blocks: {words}", hint=hint if missing else _failed_at(error)
-            ) from error
+            raise BlockImportError(f"cannot import: {words}", hint=hint if missing else _failed_at(error)) from error
     return modules
 
 
 def _failed_at(error: BaseException) -> str | None:
-    """Return the file and line in which somebody's module failed."""
+    """Return the file and line in which somebody's module failed; what a syntax error says itself is not repeated."""
     trace, place = error.__traceback__, None
+    if isinstance(error, SyntaxError):
+        return None
     while trace is not None:
         place = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
         trace = trace.tb_next

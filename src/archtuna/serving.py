@@ -26,7 +26,7 @@ from archtuna.errors import ArchtunaError, DataError
 from archtuna.evaluate import Evaluator
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.orders import Orders
-from archtuna.registry import import_blocks
+from archtuna.registry import import_modules
 from archtuna.storage import Attr, clock_of, default_url, storage_errors_named
 from archtuna.study import Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
@@ -99,7 +99,7 @@ def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]
     Told of a storage, it need not have the run's folder, nor a clock that goes like that of the process which tells it.
     """
     sys.path[:0] = [path for path in told["path"] if path not in sys.path]
-    import_blocks(told["imports"])
+    import_modules(told["imports"])
     url, orders = told.get("storage"), Orders(**told["orders"])
     found = Study.open(told["run"]) if url is None else Study.join(url, told["study"])
     with storage_errors_named(url or default_url()), found as study:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from archtuna import checkpoint
 from archtuna.errors import StudyError
 from archtuna.objective import Limit, Objective, limit_of, objective_of
+from archtuna.own_metrics import make_known
 from archtuna.schedule import Schedule
 from archtuna.settings import DeploySettings, deploy_of
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from archtuna.space import SearchSpace
 
 FORMAT = 1
+
+OPTIONAL: Mapping[str, Any] = {"stopping": None, "deploy": {}, "metrics": {}}
+"""What a study may lack that was made before there was such a thing, and what it then has."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Spec:
         versions: of the libraries at the study's creation.
         stopping: the fields of its ``Schedule``; None in a study from before there was one, which stops nothing.
         deploy: values of ``DeploySettings`` that differ from the defaults.
+        metrics: of one's own among the objectives: between which values each counts, what it means, and whose it is.
     """
 
     space: Mapping[str, str]
@@ -52,6 +57,7 @@ class Spec:
     versions: Mapping[str, str]
     stopping: Mapping[str, Any] | None = None
     deploy: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def deployment(self) -> DeploySettings:
@@ -75,15 +81,15 @@ class Spec:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Spec:
-        """Read what ``to_dict`` returned.
+        """Read what ``to_dict`` returned, and let its metrics be known here.
 
         Raises:
-            StudyError: the study is of a newer format, or damaged.
+            StudyError: the study is of a newer format, or damaged, or a metric of this name is another one here.
         """
         if plain.get("format", 0) > FORMAT:
             raise StudyError("the study was made by a newer archtuna", hint="pip install --upgrade archtuna")
         try:
-            values = {f.name: plain[f.name] for f in fields(cls) if f.name not in ("stopping", "deploy")}
+            values = {f.name: plain[f.name] for f in fields(cls) if f.name not in OPTIONAL}
         except KeyError as error:
             raise StudyError(
                 f"the study's record lacks {error}", hint="it is damaged: search anew with another --out"
@@ -91,7 +97,8 @@ class Spec:
         size = values["input_size"]
         values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
         values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}
-        values["stopping"], values["deploy"] = plain.get("stopping"), plain.get("deploy", {})
+        values |= {name: plain.get(name, missing) for name, missing in OPTIONAL.items()}
+        make_known(values["metrics"])
         return cls(**{**values, "objectives": tuple(values["objectives"]), "limits": tuple(values["limits"])})
 
     def differences(self, other: Spec) -> list[str]:
@@ -116,6 +123,8 @@ class Spec:
             yield f"deploy.{name}", mine, getattr(other.deployment, name)
         for name in ("objectives", "limits", "fraction", "input_size", "seed"):
             yield name, getattr(self, name), getattr(other, name)
+        mine, theirs = ({n: [m["worst"], m["best"]] for n, m in one.metrics.items()} for one in (self, other))
+        yield "metrics", mine, theirs
         if self.stopping is not None and other.stopping is not None:
             yield "stopping", str(self.schedule), str(other.schedule)
 
@@ -177,9 +186,9 @@ def reference_of(
     that has neither, because it is not measured yet, is left out.
     """
     bounds = {limit.name: limit.bound for limit in limits}
-    quality = {"loss": (0.0, math.log(max(classes, 2))), "f1": (1.0, 0.0), "accuracy": (1.0, 0.0)}
-    costs = {name: (0.0, float(worst)) for name, worst in {**largest, **bounds}.items()}
-    return {o.name: found for o in objectives if (found := {**costs, **quality}.get(o.name)) is not None}
+    worst = {**largest, **bounds, "loss": math.log(max(classes, 2))}
+    found = {o.name: (o.best or 0.0, worst.get(o.name) if o.worst is None else o.worst) for o in objectives}
+    return {name: (best, float(last)) for name, (best, last) in found.items() if last is not None}
 
 
 def measured_among(names: Iterable[str], deploy: DeploySettings) -> tuple[str, ...]:

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
             stream.reconfigure(errors="backslashreplace")  # A sign that a terminal lacks is no reason to fail.
     try:
-        _import_blocks(arguments.imports)
+        _import_modules(arguments.imports)
         code = arguments.run(arguments)
         sys.stdout.flush()
         return int(code or 0)
@@ -143,11 +143,11 @@ def _restore_password(arguments: argparse.Namespace) -> None:
         arguments.storage = url
 
 
-def _import_blocks(modules: Sequence[str]) -> None:
+def _import_modules(modules: Sequence[str]) -> None:
     if modules:
-        from archtuna.registry import import_blocks
+        from archtuna.registry import import_modules
 
-        import_blocks(modules)
+        import_modules(modules)
 
 
 def _fail(text: str, code: int = 1) -> int:

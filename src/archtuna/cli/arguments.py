@@ -77,7 +77,7 @@ def verb(
     parser.set_defaults(run=run)
     parser.add_argument(
         "--import", dest="imports", action="append", default=[], metavar="MODULE",
-        help="import a Python module first, for the blocks that it registers; repeatable",
+        help="import a Python module first, for the blocks and metrics that it registers; repeatable",
     )  # fmt: skip
     return parser
 

@@ -73,8 +73,9 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
     else:
-        text = ", ".join(f"{name} {found[name]:.6f}" for name in ("loss", "accuracy", "f1"))
-        print(f"{text} on {found['n']} {found['split']} pictures")
+        n, part = found.pop("n"), found.pop("split")
+        text = ", ".join(f"{name} {value:.6f}" for name, value in found.items())
+        print(f"{text} on {n} {part} pictures")
 
 
 def predict(verbs: Any) -> None:
