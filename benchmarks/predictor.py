@@ -1,13 +1,16 @@
 """How well latencies are predicted from a few measured networks: on devices of NAS-Bench-201, and on this machine.
 
-    python benchmarks/predictor.py record FILE [--model M] [--networks 300] [--size 64] [--passes 1] [--busy]
+    python benchmarks/predictor.py export FOLDER [--model M] [--networks 300] [--size 64] [--workers 2]
+    python benchmarks/predictor.py record FILE [--model M] [--networks 300] [--size 64] [--exports FOLDER] [--passes 1]
+                                            [--busy]
     python benchmarks/predictor.py report [--table nasbench201.npz] [--record FILE] [--seeds 20] [--out FILE]
 
 ``record`` measures random networks, one line of JSON a measurement, and goes on where it stopped: of a model file every block
 of stride 1 repeated one to five times, as the classic search has it, or without one of the ready space ``classic``.
-Networks are untrained, their batch norms settled on random pictures, and exported as ``archtuna export`` does. ``--busy`` is
-for a machine that others use: seconds of the thread itself, which nothing interrupts, beside the reference's. ``report`` fits
-to some of the measured networks, drawn at random, and predicts 200 others.
+Networks are untrained, their batch norms settled on random pictures, and exported as ``archtuna export`` does, by several
+processes beforehand where a folder keeps them. ``--busy`` is for a machine that others use: seconds of the thread itself,
+which nothing interrupts, each run's beside the reference's. ``report`` fits to some of the measured networks, drawn at random,
+and predicts 200 others.
 """
 
 from __future__ import annotations
@@ -20,7 +23,9 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +36,7 @@ from archtuna.architecture import Architecture
 from archtuna.costs import costs_of
 from archtuna.errors import ArchtunaError
 from archtuna.exports import deployed
+from archtuna.files import write_atomically
 from archtuna.latency import measure, reference_model
 from archtuna.parts import parts_of, parts_of_units
 from archtuna.predictor import Part, Predictor
@@ -45,7 +51,9 @@ OTHERS = 200
 """Networks that are predicted; fewer where fewer were measured."""
 
 FEWEST = 50
-BUSY_RUNS = 25
+BUSY_SECONDS, BUSY_RUNS = 3.0, 25
+"""For which a network and the reference take turns, and how often at least."""
+
 PROFILED = 20
 
 
@@ -70,22 +78,42 @@ def networks(space: SearchSpace, count: int) -> Iterator[Architecture]:
             yield network
 
 
-def record(file: Path, space: SearchSpace, count: int, passes: int, busy: bool) -> None:
-    """Measure each network in every pass, those of a pass one after the other."""
+def content_of(network: Architecture, folder: Path | None) -> bytes:
+    """Return a network's export, kept in a folder where there is one: an export takes longer than what it is measured for."""
     from archtuna.gauge import untrained
 
+    kept = None if folder is None else folder / f"{network.key}.onnx"
+    if kept is not None and kept.is_file():
+        return kept.read_bytes()
+    content = deployed(untrained(network), DeploySettings(), list).content
+    if kept is not None:
+        write_atomically(kept, content)
+    return content
+
+
+def export_all(folder: Path, every: Sequence[Architecture], workers: int) -> None:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=one_thread) as pool:
+        for network, content in zip(every, pool.map(content_of, every, [folder] * len(every)), strict=True):
+            print(network.key, f"{len(content) / 1e6:.1f} MB", flush=True)
+
+
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def record(file: Path, every: Sequence[Architecture], folder: Path | None, passes: int, busy: bool) -> None:
+    """Measure each network in every pass, those of a pass one after the other."""
     done = defaultdict(int)
     for line in lines(file):
         done[line["key"]] += 1
-    models: dict[str, bytes] = {}
     with file.open("a", encoding="utf-8") as out:
         for number in range(passes):
-            for network in networks(space, count):
+            for network in every:
                 if done[network.key] > number:
                     continue
-                if network.key not in models:
-                    models[network.key] = deployed(untrained(network), DeploySettings(), list).content
-                line = measured(models[network.key], network, busy)
+                line = measured(content_of(network, folder), network, busy)
                 if line is not None:
                     print(json.dumps(line), file=out, flush=True)
                     print(number, network.key, f"{line['ms']:.3f} ms", flush=True)
@@ -111,16 +139,25 @@ def believed(content: bytes) -> tuple[float, float]:
 
 
 def busily(content: bytes) -> tuple[float, float]:
-    """Return the milliseconds of this thread for a run of a model, and for one of the reference beside it."""
-    runs = [session_of(model) for model in (content, reference_model())]
-    times: tuple[list[float], list[float]] = ([], [])
-    for i in range(BUSY_RUNS + 3):
-        for run, found in zip(runs, times, strict=True):
-            begun = time.thread_time()
-            run()
-            if i >= 3:
-                found.append(1e3 * (time.thread_time() - begun))
-    return statistics.median(times[0]), statistics.median(times[1])
+    """Return the milliseconds of this thread for a run of a model, and for one of the reference, as they take turns.
+
+    Both get slower together where others use the machine, so that the median of their ratios moves by a percent where medians
+    of their own move by five.
+    """
+    model, reference = session_of(content), session_of(reference_model())
+    ratios, references = [], []
+    for _ in range(3):
+        model(), reference()
+    end = time.monotonic() + BUSY_SECONDS
+    while time.monotonic() < end or len(ratios) < BUSY_RUNS:
+        begun = time.thread_time()
+        model()
+        between = time.thread_time()
+        reference()
+        references.append(time.thread_time() - between)
+        ratios.append((between - begun) / references[-1])
+    usual = 1e3 * statistics.median(references)
+    return statistics.median(ratios) * usual, usual
 
 
 def session_of(content: bytes) -> Callable[[], Any]:
@@ -357,11 +394,16 @@ def here(file: Path, seeds: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    one = verbs.add_parser("record")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--model", type=Path, help="file whose blocks are repeated")
+    which.add_argument("--networks", type=int, default=300)
+    which.add_argument("--size", type=int, help="of pictures; the space searches it where none is given")
+    before = verbs.add_parser("export", parents=[which])
+    before.add_argument("folder", type=Path)
+    before.add_argument("--workers", type=int, default=2)
+    one = verbs.add_parser("record", parents=[which])
     one.add_argument("file", type=Path)
-    one.add_argument("--model", type=Path, help="file whose blocks are repeated")
-    one.add_argument("--networks", type=int, default=300)
-    one.add_argument("--size", type=int, help="of pictures; the space searches it where none is given")
+    one.add_argument("--exports", type=Path, help="folder that keeps the exported networks")
     one.add_argument("--passes", type=int, default=1)
     one.add_argument("--busy", action="store_true", help="for a machine that others use")
     other = verbs.add_parser("report")
@@ -370,9 +412,13 @@ def main() -> None:
     other.add_argument("--seeds", type=int, default=20)
     other.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    if arguments.verb == "record":
-        space = space_of(arguments.model, arguments.size)
-        record(arguments.file, space, arguments.networks, arguments.passes, arguments.busy)
+    if arguments.verb in ("export", "record"):
+        every = list(networks(space_of(arguments.model, arguments.size), arguments.networks))
+        if arguments.verb == "export":
+            arguments.folder.mkdir(parents=True, exist_ok=True)
+            export_all(arguments.folder, every, arguments.workers)
+        else:
+            record(arguments.file, every, arguments.exports, arguments.passes, arguments.busy)
         return
     text = [
         "# Predicted latencies",
