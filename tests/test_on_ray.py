@@ -36,7 +36,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "RAY_DISABLE_IMPORT_WARNING": "1",
     }  # fmt: skip
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
-    made = Cluster(initialize_head=True, head_node_args=small)
+    # A lost machine is missed after five seconds; by default Ray asks one five times, with ten seconds for each answer.
+    soon = {"health_check_period_ms": 1000, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+    made = Cluster(initialize_head=True, head_node_args={**small, "_system_config": soon})
     made.add_node(**{k: v for k, v in small.items() if k != "include_dashboard"})
     made.wait_for_nodes()
     yield made
