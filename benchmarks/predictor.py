@@ -3,7 +3,8 @@
     python benchmarks/predictor.py export FOLDER [--model M] [--networks 300] [--size 64] [--workers 2]
     python benchmarks/predictor.py record FILE [--model M] [--networks 300] [--size 64] [--exports FOLDER] [--passes 1]
                                             [--busy]
-    python benchmarks/predictor.py report [--table nasbench201.npz] [--record FILE] [--seeds 20] [--out FILE]
+    python benchmarks/predictor.py report [--table nasbench201.npz] [--record FILE [--of "the classic space"]] [--seeds 20]
+                                          [--out FILE]
 
 ``record`` measures random networks, one line of JSON a measurement, and goes on where it stopped: of a model file every block
 of stride 1 repeated one to five times, as the classic search has it, or without one of the ready space ``classic``.
@@ -25,6 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -324,10 +326,9 @@ class Recorded:
         if not pairs:
             return "Each network was measured once."
         apart = np.array([abs(one / other - 1) for one, other in pairs])
-        count = statistics.median(map(len, self.passes))
         return (
             f"Two measurements of one network differ by {np.median(apart):.1%} in the median, and by less than 10 % for "
-            f"{np.mean(apart < 0.1):.0%} of networks; of {count:g} passes the median counts."
+            f"{np.mean(apart < 0.1):.0%} of {len(pairs)} networks; where there are several, their median counts."
         )
 
     def observations(self, seen: np.ndarray) -> list[tuple[tuple[Part, ...], float]]:
@@ -358,8 +359,8 @@ def read(file: Path) -> Recorded:
     return found
 
 
-def here(file: Path, seeds: int) -> list[str]:
-    """Return how well latencies of this machine are predicted."""
+def here(file: Path, of: str, seeds: int) -> list[str]:
+    """Return how well latencies of this machine are predicted for networks of some space."""
     recorded = read(file)
     ms, first = recorded.ms, lines(file)[0]
     rows = []
@@ -381,9 +382,9 @@ def here(file: Path, seeds: int) -> list[str]:
     ]  # fmt: skip
     how = "of the thread, beside the reference's, on a machine that others used" if first["busy"] else "of the clock"
     return [
-        "## This machine, ONNX Runtime, classic space",
+        f"## This machine, ONNX Runtime, {of}",
         "",
-        f"{len(ms)} random networks of the classic space within its limits, {ms.min():.2f} to {ms.max():.1f} ms, one thread, "
+        f"{len(ms)} random networks of {of}, {ms.min():.2f} to {ms.max():.1f} ms, one thread, "
         f"a picture at a time; milliseconds {how}. {recorded.noise()} Of each draw {OTHERS} other networks are predicted; "
         f"n = {seeds} draws: mean ± standard deviation.",
         "",
@@ -408,7 +409,8 @@ def main() -> None:
     one.add_argument("--busy", action="store_true", help="for a machine that others use")
     other = verbs.add_parser("report")
     other.add_argument("--table", type=Path, help="nasbench201.npz")
-    other.add_argument("--record", type=Path, help="what `record` wrote")
+    other.add_argument("--record", type=Path, action="append", default=[], help="what `record` wrote; repeatable")
+    other.add_argument("--of", action="append", default=[], help="the space of that record, in words; the classic one")
     other.add_argument("--seeds", type=int, default=20)
     other.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -428,8 +430,8 @@ def main() -> None:
     ]
     if arguments.table is not None:
         text += ["", *devices(arguments.table, arguments.seeds)]
-    if arguments.record is not None:
-        text += ["", *here(arguments.record, arguments.seeds)]
+    for file, of in zip_longest(arguments.record, arguments.of, fillvalue="the classic space"):
+        text += ["", *here(Path(file), of, arguments.seeds)]
     arguments.out.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

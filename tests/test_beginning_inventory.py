@@ -50,7 +50,7 @@ def test_what_is_broken_or_there_twice_is_named(tmp_path, caplog):
     assert (found.copies, found.copy_names, found.torn) == (2, (("z: #/a.png", "z: #/b.png"),), 0)
     broken, copies = lines_of(found)[2:]
     assert broken.startswith("Broken and left out: 1: z: #/bro\nken.jpg (not a picture in a known format)")
-    assert copies.startswith("Exact copies: 2 pictures, which stay in one part: z: #/a.png = z: #/b.png")
+    assert copies == "Exact copies: 2 pictures, which stay in one part: z: #/a.png = z: #/b.png."
 
 
 def test_copies_under_several_classes_are_counted(tmp_path):
@@ -58,6 +58,9 @@ def test_copies_under_several_classes_are_counted(tmp_path):
     save(tmp_path / "set" / "b" / "same.png", picture(0))
     found = inventory_of(Data.open(tmp_path / "set"))
     assert (found.copies, found.torn) == (2, 1)
+    for number in range(4):
+        save(tmp_path / "set" / "a" / f"again{number}.png", picture(0))
+    assert lines_of(inventory_of(Data.open(tmp_path / "set")))[2].endswith("; and 3 more.")
     assert "1 lie under several classes: a/0.png = b/same.png" in lines_of(found)[-1]
 
 

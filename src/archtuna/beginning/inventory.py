@@ -142,9 +142,10 @@ def lines_of(found: Inventory) -> list[str]:
         shown = "; ".join(f"{name} ({reason})" for name, reason in found.broken_names[:5])
         lines.append(f"Broken and left out: {found.broken:,}: {shown}{_more(found.broken - 5)}.")
     if found.copies:
-        shown = "; ".join(" = ".join(group[:3]) for group in found.copy_names[:3])
+        named = [group[:3] for group in found.copy_names[:3]]
+        shown, rest = "; ".join(map(" = ".join, named)), found.copies - sum(map(len, named))
         torn = f"; {found.torn:,} lie under several classes" if found.torn else ""
-        lines.append(f"Exact copies: {found.copies:,} pictures, which stay in one part{torn}: {shown} ….")
+        lines.append(f"Exact copies: {found.copies:,} pictures, which stay in one part{torn}: {shown}{_more(rest)}.")
     if found.small:
         shown = ", ".join(f"{name} ({n})" for name, n in list(found.small.items())[:5])
         lines.append(f"Fewer than {FEWEST} different pictures: {shown}{_more(len(found.small) - 5)}.")
