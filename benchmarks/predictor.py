@@ -385,8 +385,8 @@ def here(file: Path, of: str, seeds: int) -> list[str]:
         f"## This machine, ONNX Runtime, {of}",
         "",
         f"{len(ms)} random networks of {of}, {ms.min():.2f} to {ms.max():.1f} ms, one thread, "
-        f"a picture at a time; milliseconds {how}. {recorded.noise()} Of each draw up to {OTHERS} other networks are predicted; "
-        f"n = {seeds} draws: mean ± standard deviation.",
+        f"a picture at a time; milliseconds {how}. {recorded.noise()} Of each draw up to {OTHERS} other networks are "
+        f"predicted; n = {seeds} draws: mean ± standard deviation.",
         "",
         *table(header, rows),
     ]
