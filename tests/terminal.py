@@ -42,6 +42,22 @@ class Conversation:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def leave(self, key: str) -> int:
+        """Type a key that ends the command, and return the exit code.
+
+        A signal that comes between a prompt and the reading behind it is looked at when that returns, so that a person
+        presses the key once more.
+        """
+        for _ in range(3):
+            self.type(key)
+            ends = time.monotonic() + 10.0
+            while self._read(0.1) and time.monotonic() < ends:
+                pass
+            self.process.join(1.0)
+            if self.process.exitcode is not None:
+                break
+        return self.end()
+
     def end(self, seconds: float = 90.0) -> int:
         """Return the exit code, everything having been shown."""
         ends = time.monotonic() + seconds

@@ -4,7 +4,7 @@ import archtuna
 
 PUBLIC = {
     "Architecture", "ArchtunaError", "Candidate", "Data", "Recipe", "Row", "Schedule", "SearchSpace", "Study", "block", "build", "costs_of",
-    "export", "load", "search", "train",
+    "export", "load", "metric", "search", "train",
 }  # fmt: skip
 
 
