@@ -25,7 +25,7 @@ _NAME = re.compile(r"(?!(?:n|split)$|float_)[A-Za-z]\w{0,39}", re.ASCII)
 
 
 def metric(
-    target: Function | str | None = None,
+    target: Callable[..., float] | str | None = None,
     *,
     best: float,
     worst: float,
