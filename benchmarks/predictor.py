@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -430,8 +430,8 @@ def main() -> None:
     ]
     if arguments.table is not None:
         text += ["", *devices(arguments.table, arguments.seeds)]
-    for file, of in zip_longest(arguments.record, arguments.of, fillvalue="the classic space"):
-        text += ["", *here(Path(file), of, arguments.seeds)]
+    for file, of in zip(arguments.record, chain(arguments.of, repeat("the classic space")), strict=False):
+        text += ["", *here(file, of, arguments.seeds)]
     arguments.out.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

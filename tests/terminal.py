@@ -50,22 +50,23 @@ class Conversation:
         """
         for _ in range(3):
             self.type(key)
-            ends = time.monotonic() + 10.0
-            while self._read(0.1) and time.monotonic() < ends:
-                pass
-            self.process.join(1.0)
+            self._watch(10.0)
             if self.process.exitcode is not None:
                 break
         return self.end()
 
     def end(self, seconds: float = 90.0) -> int:
         """Return the exit code, everything having been shown."""
+        self._watch(seconds)
+        assert self.process.exitcode is not None, f"still running:\n{self.shown}"
+        return int(self.process.exitcode)
+
+    def _watch(self, seconds: float) -> None:
+        """Take in what is shown until the command has ended, for so long at most."""
         ends = time.monotonic() + seconds
         while self._read(0.1) and time.monotonic() < ends:
             pass
         self.process.join(max(1.0, ends - time.monotonic()))
-        assert self.process.exitcode is not None, f"still running:\n{self.shown}"
-        return int(self.process.exitcode)
 
     def _read(self, seconds: float) -> bool:
         """Take in what is there; return whether more may come."""

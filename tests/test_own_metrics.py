@@ -12,6 +12,7 @@ from archtuna import own_metrics
 from archtuna.errors import SpecError, StudyError, TrialError
 from archtuna.metrics import Tally
 from archtuna.objective import OBJECTIVES, kind_of, objective_of, objectives_of
+from archtuna.siblings import is_comparable
 from archtuna.spec import Spec, reference_of
 from pictures import folder
 from studies import make_spec
@@ -143,6 +144,7 @@ def test_a_study_can_be_read_where_the_module_is_not():
         objective_of("spread")
     spec = Spec.from_dict(json.loads(json.dumps(plain)))
     assert spec.to_dict() == plain
+    own_metrics.make_known(spec.metrics)
     assert kind_of("spread") == "quality"
     with pytest.raises(StudyError, match="of the module 'theirs' cannot") as caught:
         own_metrics.require(objectives_of(spec.objectives))
@@ -180,6 +182,23 @@ def test_another_metric_of_the_name_is_refused():
         own_metrics.make_known(told)
     with pytest.raises(StudyError, match="'f1'"):
         own_metrics.make_known({"f1": {**told["spread"], "best": 5.0}})
+
+
+def test_a_study_elsewhere_with_another_metric_of_the_name_is_no_matter(tmp_path):
+    at.metric(spread, best=0.0, worst=9.0)
+    mine = make_spec(
+        objectives=("spread", "params"), metrics=own_metrics.described(objectives_of(["spread", "params"]))
+    )
+    at.metric(spread, best=9.0, worst=0.0)
+    other = make_spec(
+        objectives=("spread", "params"), metrics=own_metrics.described(objectives_of(["spread", "params"]))
+    )
+    found = [Spec.from_dict(spec.to_dict()) for spec in (mine, other)]
+    assert is_comparable(found[0], Spec.from_dict(mine.to_dict()))
+    assert not is_comparable(*found)
+    # Nor is one whose metric nobody here knows.
+    own_metrics.FUNCTIONS.clear(), OBJECTIVES.pop("spread")
+    assert not is_comparable(make_spec(), found[0])
 
 
 def test_studies_from_before_there_were_any_are_read():

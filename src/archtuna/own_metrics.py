@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.errors import StudyError, TrialError
 from archtuna.objective import OBJECTIVES, Direction, Objective
+from archtuna.registry import import_hint
 
 if TYPE_CHECKING:
     import numpy as np
 
-Function = Callable[["np.ndarray", "np.ndarray"], float]
-
-FUNCTIONS: dict[str, Function] = {}
+FUNCTIONS: dict[str, Callable[..., float]] = {}
 """By name. A metric that a study only tells of is among the objectives, and not here."""
 
 _NAME = re.compile(r"(?!(?:n|split)$|float_)[A-Za-z]\w{0,39}", re.ASCII)
@@ -126,11 +125,9 @@ def require(objectives: Sequence[Objective]) -> None:
 
 def _remedy(module: str) -> str:
     """Return what makes a metric of a module measurable that has no function here."""
-    if module == "__main__":
-        return "it was defined in a script: run it from there, or put the metric into a module of its own"
-    if module in sys.modules:
+    if module in sys.modules and module != "__main__":
         return f"a loop of your own is to yield it: pass evaluator='{module}:NAME'"
-    return f"import {module} first; on the command line: --import {module}"
+    return import_hint(module, "metric")
 
 
 def measured(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -297,10 +297,16 @@ def require_block(name: str, origins: Mapping[str, str]) -> Block:
     if name in BLOCKS or name not in origins:
         return BLOCKS[name]
     module = origins[name]
-    hint = f"import {module} first; on the command line: --import {module}"
+    raise UnknownNameError(
+        f"no block is named '{name}' here; it is one of the module '{module}'", hint=import_hint(module, "block")
+    )
+
+
+def import_hint(module: str, kind: str) -> str:
+    """Return what makes a block or a metric known that is one of a module."""
     if module == "__main__":
-        hint = "it was defined in a script: run it from there, or put the block into a module of its own"
-    raise UnknownNameError(f"no block is named '{name}' here; it is one of the module '{module}'", hint=hint)
+        return f"it was defined in a script: run it from there, or put the {kind} into a module of its own"
+    return f"import {module} first; on the command line: --import {module}"
 
 
 def inputs_of(target: Any) -> int | None:
@@ -344,9 +350,9 @@ def import_modules(names: Iterable[str]) -> tuple[str, ...]:
 
 def _failed_at(error: BaseException) -> str | None:
     """Return the file and line in which somebody's module failed; what a syntax error says itself is not repeated."""
-    trace, place = error.__traceback__, None
     if isinstance(error, SyntaxError):
         return None
+    trace, place = error.__traceback__, None
     while trace is not None:
         place = f"{trace.tb_frame.f_code.co_filename}, line {trace.tb_lineno}"
         trace = trace.tb_next

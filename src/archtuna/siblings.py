@@ -23,7 +23,7 @@ from archtuna.errors import ArchtunaError
 from archtuna.evaluate import FLOAT, Evaluator, FunctionEvaluator, Progress, TrainEvaluator
 from archtuna.files import Place, place_of, read_bytes, write_atomically
 from archtuna.ledger import result_of
-from archtuna.objective import Objective, objectives_of
+from archtuna.objective import kind_of
 from archtuna.space import Candidate
 from archtuna.spec import Spec, space_of
 from archtuna.storage import Attr
@@ -109,8 +109,9 @@ def is_comparable(mine: Spec, other: Spec) -> bool:
     return same and (mine.fraction == 1.0 or (mine.seed or 0) == (other.seed or 0)) and _via(mine) == _via(other)
 
 
-def _first_quality(spec: Spec) -> Objective:
-    return next(o for o in objectives_of(spec.objectives) if o.kind == "quality")
+def _first_quality(spec: Spec) -> tuple[str, Mapping[str, Any] | None]:
+    """Return the name of the first quality, and what the study says of it where it is a metric of one's own."""
+    return next((n, spec.metrics.get(n)) for n in spec.objectives if n in spec.metrics or kind_of(n) == "quality")
 
 
 def _via(spec: Spec) -> tuple[int, int] | None:

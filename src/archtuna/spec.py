@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from archtuna import checkpoint
 from archtuna.errors import StudyError
 from archtuna.objective import Limit, Objective, limit_of, objective_of
-from archtuna.own_metrics import make_known
 from archtuna.schedule import Schedule
 from archtuna.settings import DeploySettings, deploy_of
 
@@ -81,10 +80,10 @@ class Spec:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Spec:
-        """Read what ``to_dict`` returned, and let its metrics be known here.
+        """Read what ``to_dict`` returned.
 
         Raises:
-            StudyError: the study is of a newer format, or damaged, or a metric of this name is another one here.
+            StudyError: the study is of a newer format, or damaged.
         """
         if plain.get("format", 0) > FORMAT:
             raise StudyError("the study was made by a newer archtuna", hint="pip install --upgrade archtuna")
@@ -98,7 +97,6 @@ class Spec:
         values["input_size"] = None if size is None else (int(size[0]), int(size[1]))
         values["reference"] = {name: (pair[0], pair[1]) for name, pair in values["reference"].items()}
         values |= {name: plain.get(name, missing) for name, missing in OPTIONAL.items()}
-        make_known(values["metrics"])
         return cls(**{**values, "objectives": tuple(values["objectives"]), "limits": tuple(values["limits"])})
 
     def differences(self, other: Spec) -> list[str]:

@@ -35,6 +35,7 @@ from archtuna.growth import Growth
 from archtuna.leases import worker_of
 from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, take_of
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
+from archtuna.own_metrics import make_known
 from archtuna.repeats import Run, conditions_of, read_runs, results, samples
 from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
 from archtuna.selection import Bound, Option, pick
@@ -233,6 +234,7 @@ class Study:
         elsewhere = study.user_attrs.get(Attr.ARTIFACTS)
         self.artifacts = Artifacts(place_of(elsewhere) if elsewhere else folder)
         self.name = study.study_name
+        make_known(spec.metrics)
         self.objectives = objectives_of(spec.objectives)
         self.limits = tuple(limit_of(text) for text in spec.limits)
         self.ledger = Ledger(study, self.objectives)

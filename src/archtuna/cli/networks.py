@@ -65,7 +65,7 @@ def evaluate(verbs: Any) -> None:
 
 
 def _run_evaluate(arguments: argparse.Namespace) -> None:
-    from archtuna.final import evaluate_checkpoint
+    from archtuna.final import ABOUT, evaluate_checkpoint
 
     found = evaluate_checkpoint(
         arguments.checkpoint, data=arguments.data, split=arguments.split, device=arguments.device
@@ -73,9 +73,8 @@ def _run_evaluate(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(found)
     else:
-        n, part = found.pop("n"), found.pop("split")
-        text = ", ".join(f"{name} {value:.6f}" for name, value in found.items())
-        print(f"{text} on {n} {part} pictures")
+        text = ", ".join(f"{name} {value:.6f}" for name, value in found.items() if name not in ABOUT)
+        print(f"{text} on {found['n']} {found['split']} pictures")
 
 
 def predict(verbs: Any) -> None:
