@@ -8,6 +8,7 @@ import pytest
 
 import archtuna as at
 from pictures import folder
+from spaces import TINY
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -21,22 +22,11 @@ def own_cache(tmp_path_factory):
     os.environ.update(before)
 
 
-SPACE = """
-input_size: 16
-backbone:
-  - [1, Conv, {channels: 8|16|24, kernel: 3, stride: 2}]
-  - [1, GlobalAvgPool, []]
-  - [1, Flatten, []]
-  - [1, Linear, [3]]
-training: {epochs: 2, batch_size: 16}
-"""
-
-
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
     """A finished search of three networks on 72 pictures, trained on half of the training part."""
     root = tmp_path_factory.mktemp("final")
-    return at.search(SPACE, folder(root / "photos"), out=root / "run", trials=3, fraction=0.5)
+    return at.search(TINY, folder(root / "photos"), out=root / "run", trials=3, fraction=0.5)
 
 
 @pytest.fixture(autouse=True)

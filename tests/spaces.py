@@ -91,4 +91,14 @@ backbone:
   - [1, Conv, [16, 3, 2]]
 {HEAD}"""
 
+TINY = """\
+input_size: 16
+backbone:
+  - [1, Conv, {channels: 8|16|24, kernel: 3, stride: 2}]
+  - [1, GlobalAvgPool, []]
+  - [1, Flatten, []]
+  - [1, Linear, [3]]
+training: {epochs: 2, batch_size: 16}
+"""
+
 ALL = {"classic": CLASSIC, "everything": EVERYTHING, "small": SMALL, "graph": GRAPH}

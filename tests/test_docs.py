@@ -15,7 +15,7 @@ from archtuna.settings import DATA, DEPLOY, SEARCH
 from archtuna.space import SearchSpace
 from pictures import folder
 from snippets import Interpreter, commands, run, snippets
-from spaces import SEED
+from spaces import SEED, TINY
 from steady import believe
 
 ROOT = Path(__file__).parent.parent
@@ -31,16 +31,6 @@ RUN = [
     for page in WRITTEN
     if page.stem not in TRIED and any(s.language in ("sh", "python", "yaml") for s in snippets(page.read_text()))
 ]
-
-SPACE = """
-input_size: 16
-backbone:
-  - [1, Conv, {channels: 8|16|24, kernel: 3, stride: 2}]
-  - [1, GlobalAvgPool, []]
-  - [1, Flatten, []]
-  - [1, Linear, [3]]
-training: {epochs: 2, batch_size: 16}
-"""
 
 SMALLER = {
     r"--time \w+|--trials 50\b": "--trials 2 --epochs 1",
@@ -113,7 +103,7 @@ def workspace(tmp_path_factory):
     (root / "new").mkdir()
     shutil.copy(root / "photos" / "dots" / "000.jpg", root / "new.jpg")
     shutil.copy(root / "photos" / "waves" / "000.jpg", root / "new" / "a.jpg")
-    (root / "search.yaml").write_text(SPACE)
+    (root / "search.yaml").write_text(TINY)
     at.search(str(root / "search.yaml"), str(root / "photos"), out=root / "runs" / "photos", trials=3)
     weights = f"runs/photos/trained/{NUMBER}.safetensors"
     for command in (f"archtuna train runs/photos {NUMBER} --epochs 1", f"archtuna export {weights} model.onnx"):
