@@ -14,6 +14,8 @@ from archtuna.checkpoint import load, save
 from archtuna.data import Preprocess
 from archtuna.errors import ExportError
 from archtuna.exports import FORMATS, export, unsupported
+from archtuna.exports.formats import Source
+from archtuna.exports.inference import fold_norms, graph_of
 from archtuna.recipe import Recipe
 from archtuna.registry import BLOCKS
 from zoo import COVERED, network_with
@@ -90,6 +92,54 @@ def test_a_norm_behind_a_join_is_folded_into_what_is_joined(make) -> None:
     torch.testing.assert_close(merged(x), block(x), atol=1e-5, rtol=1e-5)
     counts = [sum(isinstance(m, nn.BatchNorm2d) for m in module.modules()) for module in (block, merged)]
     assert counts[0] - counts[1] == 1
+
+
+@pytest.mark.parametrize("block", COVERED)
+def test_no_batch_norm_is_left_to_tracers_behind_a_convolution(block: str) -> None:
+    network = network_with(block)
+    traced = graph_of(Source(network, torch.zeros(1)))
+    left = {type(traced.layers[i]).__name__ for i in range(len(network.layers)) if _norms(traced.layers[i])}
+    # Its forward pass is its own, and in which order it runs what is in it is therefore not known.
+    assert left == ({"ConvResidual"} if block == "ConvResidual" else set())
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(traced(x), network(x), atol=1e-5, rtol=1e-5)
+
+
+def _norms(module: nn.Module) -> list[nn.Module]:
+    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+
+
+@pytest.mark.parametrize("kind", ["hooked", "of a class of its own", "without statistics", "between them"])
+def test_a_batch_norm_stays_where_folding_it_would_not_be_the_same(kind: str) -> None:
+    class Own(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 2
+
+    conv = Own(3, 4, 3) if kind == "of a class of its own" else nn.Conv2d(3, 4, 3)
+    norm = nn.BatchNorm2d(4, track_running_stats=kind != "without statistics")
+    if kind == "hooked":
+        conv.register_forward_hook(lambda module, given, output: output * 2)
+    block = nn.Sequential(conv, *([nn.ReLU()] if kind == "between them" else []), norm).eval()
+    x = torch.randn(2, 3, 8, 8)
+    wanted = block(x)
+    fold_norms(block)
+    assert _norms(block) == [norm]
+    assert torch.equal(block(x), wanted)
+
+
+def test_a_convolution_that_two_norms_follow_is_folded_into_each() -> None:
+    conv = nn.Conv2d(3, 3, 3, padding=1)
+    norms = [nn.BatchNorm2d(3).eval() for _ in range(2)]
+    for norm in norms:
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    block, x = (
+        nn.Sequential(nn.Sequential(conv, norms[0]), nn.Sequential(conv, norms[1])).eval(),
+        torch.randn(2, 3, 8, 8),
+    )
+    wanted = block(x)
+    fold_norms(block)
+    assert not _norms(block)
+    torch.testing.assert_close(block(x), wanted, atol=1e-5, rtol=1e-5)
 
 
 def chain(*blocks: str) -> Architecture:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from archtuna.architecture import Architecture
 from archtuna.errors import ExportError
@@ -23,12 +25,37 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def graph_of(source: Source) -> nn.Module:
-    """Return what a tracer follows: the model or its units, each block merged, pixels normalised where that is asked for."""
+    """Return what a tracer follows: the model or its units, each block merged, pixels normalised where that is asked for.
+
+    Batch norms are folded into the convolutions before them within each unit, so that units keep their outputs.
+    """
     merged = for_inference(copy.deepcopy(source.model))
+    for unit in getattr(merged, "layers", [merged]):
+        fold_norms(unit)
     module = tapped(merged, source)
     if source.options.with_preprocess:
         module = FromPixels(module, preprocess_of(source.model))
     return module.eval().requires_grad_(False)
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Fold batch norms into the convolutions right before them, wherever modules run one after the other; in place.
+
+    Tracing takes time for every operation, and not every runtime folds them by itself.
+    """
+    for child in module.children():
+        fold_norms(child)
+    if type(module).forward is not nn.Sequential.forward:
+        return  # In which order another module runs its children is not known.
+    for index, (conv, norm) in enumerate(pairwise(module)):
+        if _folds(conv, norm):
+            module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+
+
+def _folds(conv: nn.Module, norm: nn.Module) -> bool:
+    """Return whether these are torch's own two, with nothing added to them, and the norm has fixed statistics."""
+    hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm))
+    return type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_var is not None and not hooked
 
 
 def preprocess_of(model: nn.Module) -> Any:
