@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,8 @@ def graph_of(source: Source) -> nn.Module:
     Batch norms are folded into the convolutions before them within each unit, so that units keep their outputs.
     """
     merged = for_inference(copy.deepcopy(source.model))
-    for unit in getattr(merged, "layers", [merged]):
+    units: Iterable[nn.Module] = getattr(merged, "layers", [merged])
+    for unit in units:
         fold_norms(unit)
     module = tapped(merged, source)
     if source.options.with_preprocess:
@@ -45,17 +46,17 @@ def fold_norms(module: nn.Module) -> None:
     """
     for child in module.children():
         fold_norms(child)
-    if type(module).forward is not nn.Sequential.forward:
+    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
         return  # In which order another module runs its children is not known.
     for index, (conv, norm) in enumerate(pairwise(module)):
-        if _folds(conv, norm):
+        if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and _is_bare(conv, norm):
             module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
 
 
-def _folds(conv: nn.Module, norm: nn.Module) -> bool:
-    """Return whether these are torch's own two, with nothing added to them, and the norm has fixed statistics."""
+def _is_bare(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
+    """Return whether nothing is added to the two, and the norm has statistics that stay."""
     hooked = any(m._forward_hooks or m._forward_pre_hooks for m in (conv, norm))
-    return type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.running_var is not None and not hooked
+    return norm.running_var is not None and not hooked
 
 
 def preprocess_of(model: nn.Module) -> Any:
