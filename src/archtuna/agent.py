@@ -267,12 +267,20 @@ def load_libraries(runtime: Any, provider: str) -> None:
             runtime.preload_dlls()
 
 
+def session_options(runtime: Any, threads: int) -> Any:
+    """Return options of an ONNX Runtime session that computes in so many threads, and writes nothing by itself."""
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    return options
+
+
 def _runner(runtime: Any, content: bytes, batch: int, threads: int, provider: str) -> Run:
     """Return what runs a model once on a batch of pictures, after it ran once."""
     refuse_files(memoryview(content))
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4 if provider == "CPUExecutionProvider" else 3
+    options = session_options(runtime, threads)
+    if provider != "CPUExecutionProvider":
+        options.log_severity_level = 3
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         session = runtime.InferenceSession(content, options, providers=[provider])

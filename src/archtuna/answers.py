@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from archtuna import agent
 from archtuna.errors import ExportError, MissingExtraError, ShapeError, first_line
 
 
@@ -69,10 +70,8 @@ def _session(content: bytes, threads: int) -> Any:
         import onnxruntime
     except ImportError:
         raise MissingExtraError("onnxruntime", "onnx") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
     try:
+        options = agent.session_options(onnxruntime, threads)
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # The runtime raises errors of its own family.
         problem = first_line(error)

@@ -140,9 +140,7 @@ class _Watched:
         import onnxruntime
 
         agent.load_libraries(onnxruntime, self._provider)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
-        options.log_severity_level = 4
+        options = agent.session_options(onnxruntime, self._threads)
         if watched:
             options.optimized_model_filepath = str(self._folder / "graph.onnx")
             options.enable_profiling, options.profile_file_prefix = True, str(self._folder / "times")

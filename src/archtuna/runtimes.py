@@ -201,11 +201,10 @@ def _program(content: bytes, options: Options) -> agent.Run:
 
 def _lowered(network: nn.Module) -> bytes:
     import torch
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import to_edge_transform_and_lower
 
-    program = torch.export.export(network, (torch.randn(1, 3, 32, 32),))
-    return bytes(to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()]).to_executorch().buffer)
+    from archtuna.exports.executorch import lowered
+
+    return lowered(torch.export.export(network, (torch.randn(1, 3, 32, 32),)))
 
 
 RUNTIMES = {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from archtuna.exports.formats import FORMATS, Format, Run, Source, Written
@@ -11,15 +14,24 @@ from archtuna.exports.quiet import quiet
 
 def write(source: Source) -> Written:
     # The program plans its memory for the largest batch that it takes: a device classifies one picture after the other.
-    program = program_of(source, dynamic=False)
+    return Written(lowered(program_of(source, dynamic=False), source.description()))
+
+
+def lowered(program: torch.export.ExportedProgram, constants: Mapping[str, Any] | None = None) -> bytes:
+    """Return an ExecuTorch program.
+
+    Args:
+        program: for a batch of one size.
+        constants: what methods of the program return, by their names.
+    """
     with quiet():
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import to_edge_transform_and_lower
 
-        lowered = to_edge_transform_and_lower(
-            program, partitioner=[XnnpackPartitioner()], constant_methods=source.description()
+        edge = to_edge_transform_and_lower(
+            program, partitioner=[XnnpackPartitioner()], constant_methods=dict(constants or {})
         )
-        return Written(bytes(lowered.to_executorch().buffer))
+        return bytes(edge.to_executorch().buffer)
 
 
 def open_(written: Written, source: Source) -> Run:
