@@ -5,6 +5,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= 2.13.0
+# Where torch comes from, such as https://download.pytorch.org/whl/cpu; empty for pip's own index.
+TORCH_INDEX ?=
 LOWEST_TORCH ?= 2.8.0
 WORKERS ?= 2
 BIN = $(VENV)/bin
@@ -18,7 +20,7 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.torch-$(TORCH): $(BIN)/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==$(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch-$(TORCH) pyproject.toml constraints.txt
