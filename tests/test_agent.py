@@ -7,6 +7,7 @@ import ast
 import io
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -425,3 +426,62 @@ def test_tokens_come_from_a_file_or_the_environment_or_are_made(
     with pytest.raises(agent.Refused, match="the token cannot be read: .*No such file"):
         agent.token_of(str(tmp_path / "none"))
     assert agent.main(["serve", "--token-file", str(tmp_path / "none")]) == 1
+
+
+PI3 = """processor\t: 0
+model name\t: ARMv7 Processor rev 4 (v7l)
+CPU implementer\t: 0x41
+CPU part\t: 0xd03
+
+Hardware\t: BCM2835
+Model\t\t: Raspberry Pi 3 Model B Rev 1.2
+"""
+BARE = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "board", "name"),
+    [
+        (PI3, None, "Raspberry Pi 3 Model B Rev 1.2"),
+        (BARE, "Radxa ROCK 5B\0", "Radxa ROCK 5B"),
+        (BARE, None, f"{platform.machine()} implementer 0x41 part 0xd0c"),
+        ("model name\t: Some CPU @ 3 GHz\nmodel\t: 85\n", None, "Some CPU @ 3 GHz"),
+    ],
+)
+def test_a_board_is_called_what_it_is(
+    cpuinfo: str, board: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    if board is not None:
+        (tmp_path / "model").write_text(board)
+    monkeypatch.setattr(agent, "CPUINFO", str(tmp_path / "cpuinfo"))
+    monkeypatch.setattr(agent, "DEVICE_TREE", str(tmp_path / "model"))
+    assert agent.processor() == name
+
+
+@pytest.mark.parametrize(("shown", "asked"), [("", "0"), ("1,0", "1"), ("GPU-5a, 0", "GPU-5a")])
+def test_the_card_is_the_first_that_is_shown(shown: str, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    commands: list[list[str]] = []
+    monkeypatch.setattr(agent, "_output", lambda command: commands.append(command) or "Orin")
+    agent._name_of_card.cache_clear()
+    assert agent.describe("CUDAExecutionProvider")["processor"].endswith(" + Orin")
+    agent._name_of_card.cache_clear()
+    assert commands[0][-1] == f"--id={asked}"
+
+
+def test_limits_hold_for_every_provider_that_computes_on_the_processor() -> None:
+    assert agent.PROCESSOR not in agent.DRIVEN
+    assert "AzureExecutionProvider" not in agent.DRIVEN
+    large = request(gigantic(folded=True), provider="AzureExecutionProvider")
+    if "AzureExecutionProvider" not in agent.describe()["providers"]:
+        pytest.skip("this ONNX Runtime has one provider alone")
+    with pytest.raises(agent.Refused, match="memory|does not run"):
+        answer_of(large)
+
+
+@pytest.mark.parametrize("port", ["99999", "http"])
+def test_a_port_that_is_none_is_one_error(port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        agent.main(["serve", "--port", port])
+    assert f"'{port}' is not a port, 0 to 65535" in capsys.readouterr().err

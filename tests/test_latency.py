@@ -144,6 +144,23 @@ def test_on_a_device_that_nobody_knows_full_speed_is_looked_for_and_then_remembe
     assert (measure(reference_model(), sleep=waited.append).ms, len(waited)) == (2.0, 4)
 
 
+def test_a_slow_network_on_a_quiet_device_that_nobody_knows_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, [FULL] * 2)
+    clock = iter([0.0, 25.0, 25.0, 70.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    found = module._believed(
+        lambda left: module._timing(
+            {"times": FULL, "references": FULL, "joules": None, "device": PLAIN},
+            {"batch": 1, "threads": 1, "provider": "P", "rounds": N}, "pi3",
+        ),
+        "pi3", 60.0, lambda seconds: None,
+    )  # fmt: skip
+    assert found.rounds == 2 * N
+
+
+PLAIN = {"processor": "A", "runtime": "onnxruntime 1", "system": "Linux"}
+
+
 def test_a_device_that_became_slower_for_good_is_believed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [FULL] * 4 + [SLOW] * 4)
     measure(reference_model(), sleep=lambda seconds: None)

@@ -16,10 +16,10 @@ from archtuna.architecture import Architecture
 from archtuna.cli import main
 from archtuna.costs import costs_of
 from archtuna.driver import search
-from archtuna.errors import ExportError, LatencyError, ShapeError, StudyError
+from archtuna.errors import ExportError, LatencyError, ModelRefused, ShapeError, StudyError
 from archtuna.gauge import HERE, Gauge, Reading, refuse_unexportable
 from archtuna.interrupts import Interrupted, Stop
-from archtuna.measuring import first_networks
+from archtuna.measuring import Measuring, first_networks
 from archtuna.objective import limit_of
 from archtuna.proposer import verdict_on
 from archtuna.settings import DeploySettings
@@ -27,7 +27,7 @@ from archtuna.space import SearchSpace
 from archtuna.spec import measured_among
 from archtuna.storage import Attr
 from archtuna.study import Study
-from searches import SPACE, arguments
+from searches import SPACE, TWO, arguments
 
 FINGERPRINT = "0123456789ab"
 PLACE = {"processor": "A", "runtime": "onnxruntime 1", "provider": "P", "threads": 1, "batch": 1, "system": "S"}
@@ -191,6 +191,60 @@ def test_a_network_that_does_not_export_fails_alone(tmp_path: Path, readings: Re
     study, _ = run(tmp_path, trials=3)
     failed = [t for t in study.trials() if t.state == "failed"]
     assert [t.reason for t in failed] == ["export: the ONNX export failed at row 3"]
+
+
+def test_a_network_that_a_device_does_not_run_fails_alone_and_at_once(tmp_path: Path, readings: Readings) -> None:
+    run(tmp_path, trials=1)
+    readings.problems = [ModelRefused("pi4: the model does not run in ONNX Runtime: no Gelu")]
+    study, events = run(tmp_path, trials=3)
+    failed = [t for t in study.trials() if t.state == "failed"]
+    assert [t.reason for t in failed] == ["latency: pi4: the model does not run in ONNX Runtime: no Gelu"]
+    assert not any(e["event"] == "epoch" and e["number"] == failed[0].number for e in events), "it is not trained"
+
+
+def test_first_networks_that_a_device_does_not_run_are_left_out(tmp_path: Path, readings: Readings) -> None:
+    readings.problems = [ModelRefused("the model needs over 500 MB")] * 2
+    study, _ = run(tmp_path, trials=1)
+    assert len(study.optuna.user_attrs[Attr.MEASURED]["probes"]) == 6
+
+
+def test_first_networks_that_another_machine_has_measured_meanwhile_are_taken_over(
+    tmp_path: Path, readings: Readings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed = Measuring._probed
+
+    def slow(measuring: Measuring) -> dict[str, Any]:
+        other = probed(measuring)
+        other["devices"][HERE]["fingerprint"] = "ba9876543210"
+        measuring.study.optuna.set_user_attr(Attr.MEASURED, other)
+        return probed(measuring)
+
+    monkeypatch.setattr(Measuring, "_probed", slow)
+    with pytest.raises(StudyError, match="and this machine is another"):
+        run(tmp_path, trials=1)
+
+
+def test_a_reading_of_another_device_teaches_nothing(tmp_path: Path, readings: Readings) -> None:
+    study, _ = run(tmp_path, trials=3)
+    measuring = Measuring(study, Gauge(["latency_ms"], DeploySettings()), lambda event: None)
+    before = len(measuring._readings)
+    measuring._there = {HERE: "ba9876543210"}
+    measuring.learn(study.ledger)
+    assert len(measuring._readings) == before
+    measuring._there, measuring._learnt = {HERE: FINGERPRINT}, 0
+    measuring.learn(study.ledger)
+    assert len(measuring._readings) > before
+
+
+def test_a_space_of_two_networks_may_have_a_limit_on_latency(tmp_path: Path, readings: Readings) -> None:
+    space = TWO.replace("augment: none", "augment: none, lr: 0.001..0.1 log")
+    study, _ = run(tmp_path, trials=3, space=space, limits=["latency_ms <= 100"])
+    assert study.counts()["complete"] == 3
+
+
+def test_a_screen_leaves_limits_on_what_is_measured_to_the_search(tmp_path: Path, readings: Readings) -> None:
+    study, _ = run(tmp_path, trials=2, limits=["latency_ms <= 100"], screen="synflow")
+    assert study.counts()["complete"] == 2
 
 
 def test_an_objective_of_the_deployed_size_is_measured(tmp_path: Path, readings: Readings) -> None:

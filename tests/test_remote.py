@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import select
@@ -29,6 +30,7 @@ from steady import believe
 from test_agent import endless, gigantic, model_of, elsewhere, request  # isort: skip
 
 SECRET = "a secret of many characters"
+CUDA = "CUDAExecutionProvider"
 
 
 @pytest.fixture(autouse=True)
@@ -362,6 +364,69 @@ def test_silence_and_crowds_do_not_stop_a_device(monkeypatch: pytest.MonkeyPatch
     assert "Traceback" not in ended(process)
 
 
+def test_a_client_that_waits_in_silence_is_not_gone() -> None:
+    handler = object.__new__(agent._Handler)
+    handler.connection, other = socket.socketpair()
+    handler.connection.settimeout(20)
+    begun = time.monotonic()
+    assert not handler._gone()
+    assert time.monotonic() - begun < 10, "it must not wait for words that nobody has to say"
+    other.sendall(b"more")
+    assert not handler._gone()
+    assert handler.connection.recv(4) == b"more", "what was sent is still there"
+    other.close()
+    assert handler._gone()
+    handler.connection.close()
+
+
+def test_a_header_that_never_ends_gives_its_seat_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "SILENCE", 0.5)
+    limits = argparse.Namespace(seconds=8, memory_mb=2000, model_mb=20)
+    with agent._Server(("127.0.0.1", 0), SECRET, limits) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with socket.create_connection(server.server_address[:2], timeout=20) as slow:
+            ended = False
+            for _ in range(200):  # A byte now and then: each alone is soon enough.
+                try:
+                    slow.sendall(b"G")
+                    slow.settimeout(0.05)
+                    ended = not slow.recv(1)
+                except TimeoutError:
+                    continue
+                except OSError:
+                    ended = True
+                if ended:
+                    break
+        server.shutdown()
+    assert ended
+
+
+def test_strangers_words_do_not_steer_the_terminal() -> None:
+    process, target = started()
+    spoken(target, "GET /\x1b]0;owned\x07\x1b[2J HTTP/1.0\r\n\r\n")
+    said = ended(process)
+    assert "\x1b" not in said
+    assert r"\x1b]0;owned" in said
+
+
+def test_a_device_with_a_card_is_named_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def answered(verb: str, *given: Any, provider: str) -> dict[str, Any]:
+        asked.append(provider)
+        return {**agent.describe(), "processor": f"A with {provider}"}
+
+    monkeypatch.setattr(agent, "answered", answered)
+    limits = argparse.Namespace(seconds=8, memory_mb=2000, model_mb=20)
+    with agent._Server(("127.0.0.1", 0), SECRET, limits) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        target = Target("orin", f"http://127.0.0.1:{server.server_address[1]}")
+        named = [device(on=target, provider=provider).processor for provider in (CUDA, None, CUDA, "No?such&one")]
+        server.shutdown()
+    assert named == [f"A with {name}" for name in (CUDA, agent.PROCESSOR, CUDA, agent.PROCESSOR)]
+    assert asked == [CUDA, agent.PROCESSOR], "a machine is asked once"
+
+
 # --- through SSH -------------------------------------------------------------------------------------
 
 
@@ -423,6 +488,37 @@ def test_a_host_without_the_runtime_is_told_what_to_install(fake_ssh: Callable[[
         LatencyError, match=r"nuc: ONNX Runtime is not installed here .*\nhint: there: pip install onnxruntime"
     ):
         quick(Target("nuc", f"ssh://nuc{sys.executable}"))
+
+
+def test_those_who_come_through_ssh_measure_one_after_the_other(
+    fake_ssh: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_ssh(f"export TMPDIR={tmp_path}; {LAST}")
+    target = Target("nuc", f"ssh://nuc{sys.executable}")
+    with agent._turn():
+        with pytest.raises(LatencyError, match="nuc: the device measures for somebody else"):
+            quick(target, patience=0)
+        assert device(on=target).processor, "what it is, a device says at any time"
+    assert quick(target).ms > 0
+
+
+def test_a_measurement_through_ssh_ends_when_nobody_listens_any_more(tmp_path: Path) -> None:
+    request = agent.pack(
+        {"batch": 1, "threads": 1, "provider": agent.PROCESSOR, "rounds": 3, "warm_up": 0, "round_seconds": 0},
+        reference_model(), endless(),
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", agent.BOOTSTRAP, "measure", "--seconds", "100"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(agent.framed(request))
+    process.stdin.close()
+    time.sleep(1)
+    assert process.poll() is None
+    process.stdout.close()
+    process.wait(20)
 
 
 def test_malice_through_ssh_is_one_error(fake_ssh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,14 @@ def test_what_cannot_be_measured_is_one_error(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(find_spec("executorch") is not None, reason="ExecuTorch is installed")
+def test_a_provider_that_a_runtime_has_not_is_one_error_at_once() -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(LatencyError, match="torch has no 'cuda' here"):
+            device(runtime="torch", provider="cuda")
+    with pytest.raises(LatencyError, match="ExecuTorch has no 'Vulkan' here\nhint: it has xnnpack"):
+        device(runtime="executorch", provider="Vulkan")
+
+
 def test_a_runtime_that_is_not_installed_says_the_command() -> None:
     with pytest.raises(
         MissingExtraError, match=r"executorch is not installed\nhint: pip install 'archtuna\[executorch\]'"

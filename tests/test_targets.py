@@ -140,3 +140,18 @@ def test_a_file_that_cannot_be_read_or_written_is_one_error(tmp_path: Path, monk
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "plain"))
     with pytest.raises(LatencyError, match=r"pi4 cannot be added: .*: Not a directory"):
         add_device("pi4", "http://pi4:8765")
+
+
+def test_a_password_in_a_url_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("http://me:hunter2@pi4", "htp://me:hunter2@pi4", "http://me:hunter2@pi4:no"):
+        with pytest.raises(LatencyError) as caught:
+            Target("pi4", url)
+        assert "hunter2" not in str(caught.value)
+        assert "pi4" in str(caught.value)
+
+
+def test_a_url_that_has_no_name_cannot_be_forgotten() -> None:
+    add_device("pi4", "ssh://pi@pi4")
+    with pytest.raises(LatencyError, match="there is no device 'http://pi4:8765'"):
+        remove_device("http://pi4:8765")
+    assert list(devices()) == ["pi4"]

@@ -23,6 +23,7 @@ import logging
 import os
 import platform
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -54,6 +55,8 @@ BOOTSTRAP = (
 )
 """What a Python runs that is given this file by its standard input: a line with its length, then the file."""
 
+PROCESSOR = "CPUExecutionProvider"
+
 Run = Callable[[], Any]
 
 
@@ -68,6 +71,10 @@ class Refused(Exception):
     def answer(self) -> dict[str, Any]:
         """What whoever asked is told."""
         return {"error": str(self), "hint": self.hint, "kind": self.kind}
+
+
+def busy() -> Refused:
+    return Refused("another measurement is running", "wait for it", 503, "busy")
 
 
 # --- a request ---------------------------------------------------------------------------------------
@@ -161,6 +168,8 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
 
 # --- the machine -------------------------------------------------------------------------------------
 
+CPUINFO, DEVICE_TREE = "/proc/cpuinfo", "/proc/device-tree/model"
+
 
 def _runtime() -> Any:
     try:
@@ -173,7 +182,7 @@ def _runtime() -> Any:
     return onnxruntime
 
 
-def describe(provider: str = "CPUExecutionProvider") -> dict[str, Any]:
+def describe(provider: str = PROCESSOR) -> dict[str, Any]:
     """Return what this machine is, as a latency names it.
 
     Raises:
@@ -197,17 +206,46 @@ def processor() -> str:
     if sys.platform == "darwin":
         return _output(["sysctl", "-n", "machdep.cpu.brand_string"]) or platform.machine()
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        with open(CPUINFO, encoding="utf-8", errors="replace") as file:
             parts = [line.partition(":") for line in file]
     except OSError:
         return platform.processor() or platform.machine()
     names = {name.strip(): value.strip() for name, _, value in parts}
-    return names.get("model name") or names.get("Model") or platform.processor() or platform.machine()
+    # A board's own name says more than its cores', which many boards have.
+    return (
+        names.get("Model")
+        or _board()
+        or names.get("model name")
+        or _arm(names)
+        or platform.processor()
+        or platform.machine()
+    )
+
+
+def _board() -> str:
+    with contextlib.suppress(OSError), open(DEVICE_TREE, encoding="utf-8", errors="replace") as file:
+        return file.read().strip("\0 \n")
+    return ""
+
+
+def _arm(names: Mapping[str, str]) -> str:
+    """Return what an ARM processor without a name is called, by its maker's and its part's numbers."""
+    numbers = [names.get(f"CPU {what}", "") for what in ("implementer", "part")]
+    return f"{platform.machine()} implementer {numbers[0]} part {numbers[1]}" if all(numbers) else ""
+
+
+def _first_card() -> str:
+    """Return the number or the identity of the card that a provider takes: the first that it is shown."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip() or "0"
+
+
+def _graphics_card() -> str:
+    return _name_of_card(_first_card())
 
 
 @lru_cache
-def _graphics_card() -> str:
-    return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"])
+def _name_of_card(card: str) -> str:
+    return _output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", f"--id={card}"])
 
 
 def _output(command: list[str]) -> str:
@@ -220,6 +258,14 @@ def _output(command: list[str]) -> str:
 
 # Where inputs and outputs lie for a provider that has memory of its own, so that no copy is timed.
 PLACES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
+# A driver reserves addresses without end, and opens files whenever it likes; all others run within the limits.
+DRIVEN = {
+    *PLACES,
+    *(
+        f"{name}ExecutionProvider"
+        for name in ("CoreML", "Dml", "MIGraphX", "Nnapi", "OpenVINO", "QNN", "ROCM", "VitisAI")
+    ),
+}
 KINDS = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -279,7 +325,7 @@ def _runner(runtime: Any, content: bytes, batch: int, threads: int, provider: st
     """Return what runs a model once on a batch of pictures, after it ran once."""
     refuse_files(memoryview(content))
     options = session_options(runtime, threads)
-    if provider != "CPUExecutionProvider":
+    if provider != PROCESSOR:
         options.log_severity_level = 3
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
@@ -383,7 +429,7 @@ Counter = tuple[Callable[[], int], float, int]
 
 
 @contextlib.contextmanager
-def energy_counters(provider: str = "CPUExecutionProvider") -> Iterator[list[Counter]]:
+def energy_counters(provider: str = PROCESSOR) -> Iterator[list[Counter]]:
     """Give what of this machine's energy counters can be read: the processor's packages, and the card that is used.
 
     Source: the kernel's power capping framework (RAPL), and NVML's total energy of a card, in millijoules.
@@ -415,8 +461,12 @@ def _microjoules(counter: int) -> int:
 def _card() -> list[Counter]:
     try:
         library = ctypes.CDLL("libnvidia-ml.so.1")
-        handle, value = ctypes.c_void_p(), ctypes.c_ulonglong()
-        asked = library.nvmlInit_v2() or library.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(handle))
+        handle, value, card = ctypes.c_void_p(), ctypes.c_ulonglong(), _first_card()
+        if card.isdigit():
+            handle_of, key = library.nvmlDeviceGetHandleByIndex_v2, int(card)  # type: Any, Any
+        else:
+            handle_of, key = library.nvmlDeviceGetHandleByUUID, card.encode()
+        asked = library.nvmlInit_v2() or handle_of(key, ctypes.byref(handle))
         read = library.nvmlDeviceGetTotalEnergyConsumption
     except (OSError, AttributeError):
         return []
@@ -459,8 +509,9 @@ def framed(request: bytes = b"") -> bytes:
 
 
 def answered(
-    verb: str, request: Any, length: int, limits: argparse.Namespace, gone: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
+    verb: str, request: Any, length: int, limits: argparse.Namespace, gone: Callable[[], bool] = lambda: False,
+    provider: str = PROCESSOR,
+) -> dict[str, Any]:  # fmt: skip
     """Answer in a process of its own, which may fail, hang or grow without harm to this one.
 
     Args:
@@ -469,6 +520,7 @@ def answered(
         length: of the request in bytes.
         limits: ``seconds`` and ``memory_mb``.
         gone: whether nobody waits for the answer any more.
+        provider: with which the machine is described.
 
     Raises:
         Refused: the process ended without an answer.
@@ -480,7 +532,7 @@ def answered(
         spool.seek(0)
         command = [sys.executable, "-c", BOOTSTRAP, verb, "--seconds", str(limits.seconds)]
         process = subprocess.Popen(
-            [*command, "--memory-mb", str(limits.memory_mb)],
+            [*command, "--memory-mb", str(limits.memory_mb), "--provider", provider],
             stdin=spool, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=folder, env=_environment(),
         )  # fmt: skip
         ended: list[str] = []
@@ -497,7 +549,7 @@ def answered(
 
 def _copy(request: Any, spool: IO[bytes], length: int, deadline: float) -> None:
     while length:
-        part = request.read(min(length, SHARE))
+        part = request.read1(min(length, SHARE))  # what there is, so that who sends drop by drop is noticed
         if not part or time.monotonic() > deadline:
             raise ConnectionError("the request was cut")
         spool.write(part)
@@ -551,11 +603,10 @@ def run_once(arguments: argparse.Namespace) -> int:
     try:
         options, reference, model = unpack(body)
         del body
-        on_processor = options["provider"] == "CPUExecutionProvider"
-        # A driver of graphics cards reserves addresses without end, and opens files whenever it likes.
-        if on_processor:
+        limited = options["provider"] not in DRIVEN
+        if limited:
             _limit("RLIMIT_AS", arguments.memory_mb << 20)
-        answer = timed(options, reference, model, ready=lambda: _limit("RLIMIT_NOFILE", 0) if on_processor else None)
+        answer = timed(options, reference, model, ready=lambda: _limit("RLIMIT_NOFILE", 0) if limited else None)
     except Refused as refusal:
         answer = refusal.answer
     except MemoryError:
@@ -591,7 +642,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], token: str, limits: argparse.Namespace) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-        self.token, self.limits, self.machine = token, limits, {}  # type: str, argparse.Namespace, dict[str, Any]
+        self.token, self.limits = token, limits
+        self.machines: dict[str, dict[str, Any]] = {}
         self.turn, self.seats = threading.Lock(), threading.Semaphore(CONNECTIONS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -615,6 +667,21 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "archtuna-agent", ""
     timeout = SILENCE
 
+    def setup(self) -> None:
+        super().setup()
+        # Whoever sends a header drop by drop would hold a seat for as long as it likes.
+        self._patience = threading.Timer(SILENCE, self._end)
+        self._patience.daemon = True
+        self._patience.start()
+
+    def finish(self) -> None:
+        self._patience.cancel()
+        super().finish()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
     def do_GET(self) -> None:
         self._answer("/device", self._device)
 
@@ -622,10 +689,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("/measure", self._measured)
 
     def _answer(self, path: str, work: Callable[[], dict[str, Any]]) -> None:
+        self._patience.cancel()
         try:
             self._admit(path)
             if not self.server.turn.acquire(blocking=False):
-                raise Refused("another measurement is running", "wait for it", 503, "busy")
+                raise busy()
             try:
                 status, answer = 200, work()
             finally:
@@ -643,13 +711,18 @@ class _Handler(BaseHTTPRequestHandler):
         known = hmac.compare_digest(given.strip().encode(), self.server.token.encode())
         if scheme.lower() != "bearer" or not known:
             raise Refused("the token is not this device's", None, 401, "token")
-        if self.path != path:
+        if self.path.partition("?")[0] != path:
             raise Refused(f"there is no {self.path[:80]} here", "there are GET /device and POST /measure", 404)
 
     def _device(self) -> dict[str, Any]:
-        if not self.server.machine:
-            self.server.machine = answered("describe", io.BytesIO(), 0, self.server.limits)
-        return self.server.machine
+        # With a graphics card the machine has another name.
+        provider = self.path.partition("?provider=")[2]
+        provider = provider if provider in PLACES else PROCESSOR
+        if provider not in self.server.machines:
+            self.server.machines[provider] = answered(
+                "describe", io.BytesIO(), 0, self.server.limits, provider=provider
+            )
+        return self.server.machines[provider]
 
     def _measured(self) -> dict[str, Any]:
         limits, length = self.server.limits, self.headers.get("Content-Length", "")
@@ -664,10 +737,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _gone(self) -> bool:
         """Return whether the other side hung up while it should wait."""
         try:
-            return not self.connection.recv(1, socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0))
-        except BlockingIOError:
-            return False
-        except OSError:
+            # A socket with a time limit waits for as long, whatever its flags say.
+            waits = select.select([self.connection], [], [], 0)[0]
+            return bool(waits) and not self.connection.recv(1, socket.MSG_PEEK)
+        except (OSError, ValueError):
             return True
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
@@ -693,7 +766,8 @@ class _Handler(BaseHTTPRequestHandler):
                 pass
 
     def log_message(self, format: str, *args: Any) -> None:
-        log.info("%s %s", self.client_address[0], format % args)
+        # A stranger's words could steer the terminal that they are shown on.
+        log.info("%s %s", self.client_address[0], (format % args).encode("unicode_escape").decode())
 
 
 def serve(arguments: argparse.Namespace) -> int:
@@ -740,17 +814,48 @@ def measure_once(arguments: argparse.Namespace) -> int:
         length = spool.tell()
         spool.seek(0)
         try:
-            answer = answered("run", spool, length, arguments)
+            with _turn():
+                answer = answered("run", spool, length, arguments, _unheard)
         except (Refused, OSError) as error:
             answer = error.answer if isinstance(error, Refused) else Refused(str(error)).answer
     json.dump(answer, sys.stdout)
     return 0
 
 
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """Measure alone among those who came through SSH, each with a process of its own.
+
+    Raises:
+        Refused: another one measures.
+    """
+    with contextlib.ExitStack() as files:
+        with contextlib.suppress(ImportError, AttributeError, OSError):
+            import fcntl
+
+            # A folder that every machine has: nothing is left behind, and a process that dies gives it back.
+            lock = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
+            files.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise busy() from None
+        yield
+
+
+def _unheard() -> bool:
+    """Return whether what reads this process's standard output is gone."""
+    if not hasattr(select, "poll"):
+        return False
+    watch = select.poll()
+    watch.register(1, 0)  # errors and hang-ups alone
+    return bool(watch.poll(0))
+
+
 def describe_once(arguments: argparse.Namespace) -> int:
     """Write what this machine is to standard output."""
     try:
-        answer = describe()
+        answer = describe(arguments.provider)
     except Refused as refusal:
         answer = refusal.answer
     json.dump(answer, sys.stdout)
@@ -775,6 +880,17 @@ def limit_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _process_arguments(parser: argparse.ArgumentParser) -> None:
+    limit_arguments(parser)
+    parser.add_argument("--provider", default=PROCESSOR, help="with which the machine is described")
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) >= 1 << 16:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a port, 0 to 65535")
+    return int(text)
+
+
 def serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``serve``."""
     parser.add_argument(
@@ -785,7 +901,7 @@ def serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--port",
-        type=int,
+        type=_port,
         default=PORT,
         metavar="N",
         help="port to listen at; 0 takes a free one (default: %(default)s)",
@@ -810,7 +926,7 @@ def main(words: list[str] | None = None) -> int:
     for name, action in {"serve": serve, "measure": measure_once, "run": run_once, "describe": describe_once}.items():
         verb = verbs.add_parser(name, help=(action.__doc__ or "").partition("\n")[0])
         verb.set_defaults(action=action)
-        (serve_arguments if name == "serve" else limit_arguments)(verb)
+        (serve_arguments if name == "serve" else _process_arguments)(verb)
     arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:

@@ -523,7 +523,9 @@ def _queue_screened(study: Study, plan: _Plan, screen: str, trials: int | None) 
 
     keep = SCREENED if trials is None else max(0, min(SCREENED, trials - 1))
     begun = time.monotonic()
-    found = first_candidates(plan.space, screen, keep, limits=study.limits, seed=plan.spec.seed or 0)
+    # A limit on what has to be measured is looked at when it is.
+    limits = [limit for limit in study.limits if limit.name not in study.spec.measured]
+    found = first_candidates(plan.space, screen, keep, limits=limits, seed=plan.spec.seed or 0)
     log.info("%d networks to begin with were chosen by %s in %.0f s", len(found), screen, time.monotonic() - begun)
     codings = {choice.name: coding_of(choice) for choice in plan.space.choices}
     for candidate in found:

@@ -7,6 +7,7 @@
     ├── CheckpointError     (ValueError)    a file that is no checkpoint, or is one of another architecture
     ├── ExportError         (RuntimeError)  an export that failed or differs from its model
     ├── LatencyError        (RuntimeError)  a latency that cannot be measured, or not believed
+    │   └── ModelRefused                    a model that a device does not run
     ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
     │   └── StorageAway                     its storage stayed away for as long as it was waited for
     ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
@@ -111,6 +112,10 @@ class ExportError(ArchtunaError, RuntimeError):
 
 class LatencyError(ArchtunaError, RuntimeError):
     """A latency that cannot be measured, or that nobody should believe."""
+
+
+class ModelRefused(LatencyError):
+    """A model that a device does not measure, however often it is asked: it does not run there, or needs too much."""
 
 
 class StudyError(ArchtunaError, RuntimeError):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from archtuna.architecture import Architecture
 from archtuna.block_table import BlockTable
-from archtuna.predictor import Measured, Part, Predictor
+from archtuna.predictor import FEWEST, Measured, Part, Predictor
 
 GROWTH = 1.1
 """A prediction is made anew when so many times the networks are known as at the last time."""
@@ -75,7 +75,12 @@ class Forecast:
         return self._cache[architecture.key]
 
     def error(self, name: str) -> float:
-        """Return the relative error that nine of ten predictions stay within, by what was measured."""
+        """Return the relative error that nine of ten predictions stay within, by what was measured.
+
+        It is 0 where too few networks are known to predict others: a space that has no more has none to predict.
+        """
+        if len(self._parts) < FEWEST:
+            return 0.0
         self._fit()
         if name not in self._errors:
             self._errors[name] = self._predictors[name].error()

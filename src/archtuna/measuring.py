@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.architecture import Architecture
 from archtuna.devices import machine_lock
-from archtuna.errors import ArchtunaError, LatencyError, ShapeError, StudyError
+from archtuna.errors import ArchtunaError, LatencyError, ModelRefused, ShapeError, StudyError
 from archtuna.forecast import Forecast
 from archtuna.gauge import HERE, Gauge, Reading
 from archtuna.ledger import Ledger
@@ -76,8 +76,10 @@ class Measuring:
             trial = ledger.trials[number]
             plain = trial.user_attrs.get(Attr.READING)
             if plain is not None:
-                text = trial.user_attrs[Attr.ARCHITECTURE]
-                self._learn(Architecture.from_dict(json.loads(text)), Reading.from_dict(plain))
+                text, reading = trial.user_attrs[Attr.ARCHITECTURE], Reading.from_dict(plain)
+                # Of another device it says nothing here.
+                if reading.fingerprints == self._there:
+                    self._learn(Architecture.from_dict(json.loads(text)), reading)
             elif not trial.state.is_finished():
                 self._open.append(number)
 
@@ -85,6 +87,7 @@ class Measuring:
         """Measure a network; what another trial with the same network has shown is taken as it is.
 
         Raises:
+            ModelRefused: a device does not run it.
             LatencyError: it cannot be measured now.
             ExportError: it cannot be exported.
             StudyError: the device is another one than the study's.
@@ -108,8 +111,11 @@ class Measuring:
         with machine_lock(f"probes-{self.study.optuna._study_id}"):
             record = self._record
             if record is None:
-                record = self._probed()
-                self.study.optuna.set_user_attr(Attr.MEASURED, record)
+                probed = self._probed()
+                # A worker of another machine may have been as long about it, and was first.
+                if self._record is None:
+                    self.study.optuna.set_user_attr(Attr.MEASURED, probed)
+                record = self._record or probed
         self._there = {name: one["fingerprint"] for name, one in record["devices"].items()}
         self._refuse_others(self.gauge.fingerprints())
         for probe in record["probes"]:
@@ -129,9 +135,10 @@ class Measuring:
         for architecture in networks:
             try:
                 reading = self.gauge.read(architecture, patience=10 * PATIENCE)
-            except LatencyError:
-                raise
-            except ArchtunaError as error:  # It does not export, and will not be proposed either.
+            except ArchtunaError as error:
+                if isinstance(error, LatencyError) and not isinstance(error, ModelRefused):
+                    raise
+                # It does not export, or does not run there: other networks of the space may.
                 problem = error
                 continue
             probes.append({"architecture": architecture.to_dict(), **reading.to_dict()})

@@ -144,7 +144,11 @@ class _Watched:
         if watched:
             options.optimized_model_filepath = str(self._folder / "graph.onnx")
             options.enable_profiling, options.profile_file_prefix = True, str(self._folder / "times")
-        return onnxruntime.InferenceSession(content, options, providers=[self._provider])
+        session = onnxruntime.InferenceSession(content, options, providers=[self._provider])
+        used = session.get_providers()[0]
+        if used != self._provider:
+            raise ValueError(f"it has no '{self._provider}' here, and would have used {used}")
+        return session
 
     def _run(self, session: Any) -> float:
         begun = time.perf_counter()

@@ -18,9 +18,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from archtuna import agent
-from archtuna.errors import LatencyError
+from archtuna.errors import LatencyError, ModelRefused
 from archtuna.targets import TOKEN, Target, split
 
 log = logging.getLogger("archtuna")
@@ -44,23 +45,36 @@ class _Away(Exception):
         self.hint, self.pause = hint, pause
 
 
-def ask(target: Target, request: bytes | None, *, patience: float, sleep: Sleep = time.sleep) -> dict[str, Any]:
+def _busy(pause: float | None) -> _Away:
+    return _Away("the device measures for somebody else", "wait for it, or pass a longer patience", pause)
+
+
+def ask(
+    target: Target,
+    request: bytes | None,
+    *,
+    patience: float,
+    sleep: Sleep = time.sleep,
+    provider: str = agent.PROCESSOR,
+) -> dict[str, Any]:
     """Return what a device answers to a request of ``agent.pack``, or for None what it says of itself.
 
     Args:
         target: the device.
         request: what is to be measured.
+        provider: of ONNX Runtime, with which the device says what it is.
         patience: seconds for which a device that is away or busy is asked again.
         sleep: waits between two attempts.
 
     Raises:
-        LatencyError: the device is not reached or stays busy, does not know the token, refuses, or has no ONNX Runtime.
+        ModelRefused: it does not measure this model, however often it is asked.
+        LatencyError: it is not reached or stays busy, does not know the token, or has no ONNX Runtime.
     """
     once = _through_ssh if split(target.url).scheme == "ssh" else _over_http
     begun, pause = time.monotonic(), 0.25
     while True:
         try:
-            answer = once(target, request)
+            answer = once(target, request, provider)
             break
         except _Away as away:
             if time.monotonic() - begun > patience:
@@ -72,7 +86,8 @@ def ask(target: Target, request: bytes | None, *, patience: float, sleep: Sleep 
     if "error" in answer:
         hint = answer.get("hint")
         where = "there: " if answer.get("kind") == "no-runtime" else ""
-        raise LatencyError(f"{target.name}: {answer['error']}", hint=f"{where}{hint}" if hint else None)
+        kind = ModelRefused if request is not None and answer.get("kind") == "refused" else LatencyError
+        raise kind(f"{target.name}: {answer['error']}", hint=f"{where}{hint}" if hint else None)
     return answer
 
 
@@ -89,8 +104,8 @@ def _loaded(target: Target, content: bytes) -> dict[str, Any]:
 # --- over HTTP ---------------------------------------------------------------------------------------
 
 
-def _over_http(target: Target, request: bytes | None) -> dict[str, Any]:
-    status, headers, content = _exchange(target, request)
+def _over_http(target: Target, request: bytes | None, provider: str) -> dict[str, Any]:
+    status, headers, content = _exchange(target, request, provider)
     if status == 401:
         raise LatencyError(
             f"{target.name}: the token is not the device's",
@@ -99,17 +114,14 @@ def _over_http(target: Target, request: bytes | None) -> dict[str, Any]:
     answer = _loaded(target, content)
     if status == 503:
         pause = headers.get("Retry-After", "")
-        raise _Away(
-            "the device measures for somebody else", "wait for it, or pass a longer patience",
-            float(pause) if pause.isdigit() else None,
-        )  # fmt: skip
+        raise _busy(float(pause) if pause.isdigit() else None)
     return answer
 
 
-def _exchange(target: Target, request: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
+def _exchange(target: Target, request: bytes | None, provider: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Return the status, the headers and the content of an answer."""
     connection = _connected(target)
-    verb, path = ("GET", "/device") if request is None else ("POST", "/measure")
+    verb, path = ("GET", f"/device?{urlencode({'provider': provider})}") if request is None else ("POST", "/measure")
     problem = "the token has characters that no token has"
     try:
         # An agent that refuses does not read on, but it said why.
@@ -169,11 +181,11 @@ LASTING = {
 }
 
 
-def _through_ssh(target: Target, request: bytes | None) -> dict[str, Any]:
+def _through_ssh(target: Target, request: bytes | None, provider: str) -> dict[str, Any]:
     problem = ""
     try:
         ended = subprocess.run(
-            _command(target, "describe" if request is None else "measure"),
+            _command(target, *(("describe", "--provider", provider) if request is None else ("measure",))),
             input=agent.framed(request or b""), capture_output=True, timeout=ANSWER_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
@@ -183,7 +195,10 @@ def _through_ssh(target: Target, request: bytes | None) -> dict[str, Any]:
     if problem:
         raise LatencyError(f"{target.name}: ssh does not start here ({problem})", hint="install an SSH client")
     if ended.returncode == 0:
-        return _loaded(target, ended.stdout)
+        answer = _loaded(target, ended.stdout)
+        if answer.get("kind") == "busy":
+            raise _busy(agent.RETRY_AFTER)
+        return answer
     words = ended.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {ended.returncode}"]
     for sign, hint in LASTING.items():
         if any(sign in line for line in words):
@@ -193,10 +208,10 @@ def _through_ssh(target: Target, request: bytes | None) -> dict[str, Any]:
     raise _Away(f"the connection was cut ({words[-1]})", f"try: ssh {split(target.url).hostname}")
 
 
-def _command(target: Target, verb: str) -> list[str]:
+def _command(target: Target, *words: str) -> list[str]:
     parts = split(target.url)
     host = f"{parts.username}@{parts.hostname}" if parts.username else f"{parts.hostname}"
     port = ["-p", str(parts.port)] if parts.port else []
     # One word for the shell over there, whichever it is.
-    remote = shlex.join([parts.path or "python3", "-c", agent.BOOTSTRAP, verb])
+    remote = shlex.join([parts.path or "python3", "-c", agent.BOOTSTRAP, *words])
     return ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_SECONDS}", *port, "--", host, remote]

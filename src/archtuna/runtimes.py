@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna import agent
 from archtuna.devices import torch_threads
-from archtuna.errors import LatencyError, MissingExtraError, first_line, nearest
+from archtuna.errors import LatencyError, MissingExtraError, ModelRefused, first_line, nearest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+XNNPACK = "xnnpack"
 
 Options = Mapping[str, Any]
 
@@ -59,6 +61,8 @@ def _onnx_timed(content: bytes, reference: bytes | None, options: Options) -> di
 def _torch_described(provider: str) -> dict[str, Any]:
     import torch
 
+    if provider not in ("cpu", "cuda") or (provider == "cuda" and not torch.cuda.is_available()):
+        raise LatencyError(f"torch has no '{provider}' here", hint="it has cpu, and cuda where there is a card for it")
     name = agent.processor()
     if provider == "cuda":
         name = f"{name} + {torch.cuda.get_device_name()}"
@@ -112,10 +116,7 @@ def _eager(model: nn.Module, options: Options, prepare: Callable[[Any], Any] = l
 
     from archtuna.training import memory_format_of
 
-    problem, provider = "", options["provider"]
-    if provider not in ("cpu", "cuda") or (provider == "cuda" and not torch.cuda.is_available()):
-        raise LatencyError(f"torch has no '{provider}' here", hint="it has cpu, and cuda where there is a card for it")
-    place = torch.device(provider)
+    problem, place = "", torch.device(options["provider"])
     try:
         layout = memory_format_of(model, place)
         module = prepare(copy.deepcopy(model).to(device=place, memory_format=layout).eval().requires_grad_(False))  # type: ignore[call-overload]
@@ -126,7 +127,7 @@ def _eager(model: nn.Module, options: Options, prepare: Callable[[Any], Any] = l
     except Exception as error:  # A compiler's errors are of many families.
         problem = first_line(error, 500)
     if problem:
-        raise LatencyError(f"the network does not run in torch: {problem}")
+        raise ModelRefused(f"the network does not run in torch: {problem}")
     return run
 
 
@@ -167,6 +168,8 @@ def reference_network() -> nn.Module:
 def _executorch_described(provider: str) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
+    if provider != XNNPACK:
+        raise LatencyError(f"ExecuTorch has no '{provider}' here", hint=f"it has {XNNPACK}")
     try:
         return _machine(agent.processor(), f"executorch {version('executorch')}")
     except PackageNotFoundError:
@@ -195,7 +198,7 @@ def _program(content: bytes, options: Options) -> agent.Run:
     except Exception as error:  # The runtime raises what its C++ raises.
         problem = first_line(error, 500)
     if problem:
-        raise LatencyError(f"the model does not run in ExecuTorch: {problem}")
+        raise ModelRefused(f"the model does not run in ExecuTorch: {problem}")
     return lambda: method.execute(pictures)
 
 
@@ -213,7 +216,7 @@ RUNTIMES = {
         Runtime("onnxruntime", "onnx", "CPUExecutionProvider", agent.describe, _onnx_timed),
         Runtime("torch", "module", "cpu", _torch_described, _torch_timed),
         Runtime("torch-compile", "module", "cpu", _compiled_described, _compile_timed),
-        Runtime("executorch", "pte", "xnnpack", _executorch_described, _executorch_timed),
+        Runtime("executorch", "pte", XNNPACK, _executorch_described, _executorch_timed),
     )
 }
 """Every runtime by its name."""

@@ -167,7 +167,7 @@ def first_candidates(
         space: what is searched.
         score: one of ``SCORES``.
         keep: how many beside the file's own.
-        limits: what each of them keeps.
+        limits: what each of them keeps, of costs that are known without measuring.
         seed: of the pool and of the weights that are scored.
     """
     own = _admitted(space.default, limits)

@@ -49,10 +49,10 @@ class Target:
             or parts.password is not None
             or (parts.scheme != "ssh" and (parts.username or parts.path.strip("/")))
         ):
-            raise LatencyError(f"{brief(self.url)} is no device's URL", hint=FORMS)
+            raise LatencyError(f"{brief(_bare(self.url))} is no device's URL", hint=FORMS)
         words = [word for word in (parts.hostname, parts.username) if word is not None]
         if not all(WORD.fullmatch(word) for word in words) or not PATH.fullmatch(parts.path):
-            raise LatencyError(f"{brief(self.url)} names a host, a user or a path that cannot be", hint=FORMS)
+            raise LatencyError(f"{brief(_bare(self.url))} names a host, a user or a path that cannot be", hint=FORMS)
 
     @property
     def token(self) -> str:
@@ -86,7 +86,12 @@ def split(url: str) -> SplitResult:
         return parts
     except ValueError:
         pass
-    raise LatencyError(f"{brief(url)} is no device's URL", hint=FORMS)
+    raise LatencyError(f"{brief(_bare(url))} is no device's URL", hint=FORMS)
+
+
+def _bare(url: str) -> str:
+    """Return a URL without the password that it may have."""
+    return re.sub(r":[^/@]*@", ":…@", url)
 
 
 def target_of(text: str) -> Target:
@@ -171,7 +176,11 @@ def remove_device(name: str) -> None:
         LatencyError: there is none of that name, or the user's file cannot be read or written.
     """
     with _changing(f"{name} cannot be removed") as known:
-        del known[target_of(name).name]
+        if name not in known:
+            raise LatencyError(
+                f"there is no device {brief(_bare(name))}", hint=nearest(name, known) or "archtuna device list"
+            )
+        del known[name]
         (devices_file().parent / "tokens" / name).unlink(missing_ok=True)
 
 

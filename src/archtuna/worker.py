@@ -25,6 +25,7 @@ from archtuna.errors import (
     CheckpointError,
     ExportError,
     LatencyError,
+    ModelRefused,
     ShapeError,
     StorageAway,
     StudyError,
@@ -424,6 +425,8 @@ class Worker:
         try:
             with self.stop.interruptible():
                 return self.measuring.read(proposal.candidate.architecture)
+        except ModelRefused as error:
+            raise TrialError(error.message, reason="latency", hint=error.hint) from error
         except LatencyError as error:
             log.warning("trial %d is measured later: %s", lease.number, error.message)
         except ExportError as error:
