@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from archtuna.architecture import Architecture
 from archtuna.errors import ExportError
-from archtuna.exports.formats import Source, tapped
+from archtuna.exports.formats import Source, tapped, tensors
+from archtuna.exports.proof import farthest, near
 from archtuna.model import for_inference
+
+FOLDED = 1e-4
+"""How far a unit's output may move, as a share of its largest, where batch norms are folded; folding only rounds otherwise."""
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
@@ -29,28 +33,49 @@ def graph_of(source: Source) -> nn.Module:
 
     Batch norms are folded into the convolutions before them within each unit, so that units keep their outputs.
     """
-    merged = for_inference(copy.deepcopy(source.model))
-    units: Iterable[nn.Module] = getattr(merged, "layers", [merged])
-    for unit in units:
-        fold_norms(unit)
+    merged = for_inference(copy.deepcopy(source.model)).eval()
+    if isinstance(layers := getattr(merged, "layers", None), nn.Sequential):
+        _fold_units(layers, source)
     module = tapped(merged, source)
     if source.options.with_preprocess:
         module = FromPixels(module, preprocess_of(source.model))
     return module.eval().requires_grad_(False)
 
 
-def fold_norms(module: nn.Module) -> None:
-    """Fold batch norms into the convolutions right before them, wherever modules run one after the other; in place.
+@torch.no_grad()
+def _fold_units(units: nn.Sequential, source: Source) -> None:
+    """Fold the batch norms of each unit, in place, where its output stays what it is.
+
+    Only running a unit shows in which order it runs what is in it: a block of one's own may take a ``Sequential`` apart.
+    """
+    outputs: list[Any] = [source.example]
+    for index, inputs in enumerate(source.architecture.wires()):
+        given = [outputs[i + 1] for i in inputs]
+        folded = copy.deepcopy(units[index])
+        found = folded(*copy.deepcopy(given)) if fold_norms(folded) else None
+        outputs.append(units[index](*given))
+        if found is not None and _is_alike(found, outputs[-1]):
+            units[index] = folded
+
+
+def _is_alike(found: Any, wanted: Any) -> bool:
+    pairs = list(zip(tensors(found), tensors(wanted), strict=True))
+    return all(a.shape == b.shape and near(*farthest(a, b), FOLDED) for a, b in pairs)
+
+
+def fold_norms(module: nn.Module) -> int:
+    """Fold batch norms into the convolutions right before them in each ``Sequential``, in place; return how many.
 
     Tracing takes time for every operation, and not every runtime folds them by itself.
     """
-    for child in module.children():
-        fold_norms(child)
-    if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
-        return  # In which order another module runs its children is not known.
+    count = sum(map(fold_norms, module.children()))
+    if not isinstance(module, nn.Sequential):
+        return count
     for index, (conv, norm) in enumerate(pairwise(module)):
         if type(conv) is nn.Conv2d and type(norm) is nn.BatchNorm2d and _is_bare(conv, norm):
             module[index], module[index + 1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            count += 1
+    return count
 
 
 def _is_bare(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> bool:
