@@ -1,10 +1,14 @@
 """A model as plain PyTorch, which runs where archtuna is not installed."""
 
+import importlib
 import json
+import math
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -212,6 +216,112 @@ def test_a_value_that_cannot_be_written_down_is_named(own_blocks: None, tmp_path
     assert not list(tmp_path.iterdir())
 
 
+ORDINARY = """
+import math
+import torch.nn as nn
+import torch.nn.functional as F
+from dataclasses import dataclass
+from typing import Optional, Tuple, Union
+
+import archtuna as at
+
+LOWEST = float("-inf")
+Pair = Union[int, Tuple[int, int]]
+
+
+@dataclass
+class Sizes:
+    inner: int
+    outer: Optional[int] = None
+
+
+@at.block
+class Ordinary(nn.Module):
+    \"""As people write blocks.\"""
+
+    def __init__(self, in_channels: int, kernel: int = 3):
+        super().__init__()
+        sizes = Sizes(in_channels)
+        side: Pair = kernel
+        self.conv = nn.Conv2d(in_channels, sizes.inner, side, padding=kernel // 2)
+
+    def forward(self, x):
+        return F.relu(self.conv(x)).clamp(LOWEST, math.inf)
+"""
+
+
+@pytest.fixture
+def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Write a module of blocks of one's own, and import it."""
+    before = set(BLOCKS)
+
+    def write(text: str) -> None:
+        (tmp_path / "my_ordinary.py").write_text(text)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.import_module("my_ordinary")
+
+    yield write
+    sys.modules.pop("my_ordinary", None)
+    for name in set(BLOCKS) - before:
+        del BLOCKS._entries[name]
+
+
+def test_a_block_as_people_write_them_stands_beside_ours(written: Callable[[str], None], tmp_path: Path) -> None:
+    written(ORDINARY)
+    rows = (Row("Conv", {"channels": 4, "kernel": 3}), Row("Ordinary"), Row("GlobalAvgPool"), Row("Flatten"))
+    model = build(Architecture(rows, 3, (8, 8))).eval()
+    export(model, tmp_path / "net.py")
+    code = (tmp_path / "net.py").read_text()
+    assert code.count("import nn\n") + code.count(", nn\n") == 1
+    assert "torch.nn as nn" not in code
+    assert "from torch.nn import functional as F\n" in code
+    assert "Pair = Union[int, Tuple[int, int]]\n" in code
+    script = "import sys; sys.modules['archtuna'] = None; import net, torch; print(net.load()(torch.zeros(1, 3, 8, 8)).shape)"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_what_the_file_imports_itself_is_not_somebody_elses(written: Callable[[str], None], tmp_path: Path) -> None:
+    written(ORDINARY.replace("class Ordinary", "class Path"))
+    model = build(Architecture((Row("Path"), Row("GlobalAvgPool"), Row("Flatten")), 3, (8, 8))).eval()
+    with pytest.raises(ExportError, match="'Path' is one thing in from pathlib import Path and another in my_ordinary"):
+        export(model, tmp_path / "net.py")
+
+
+def test_code_that_does_not_run_is_not_laid_at_a_row(written: Callable[[str], None], tmp_path: Path) -> None:
+    written(ORDINARY.replace("inner: int", "inner: int = 0 if __name__ == 'my_ordinary' else undefined"))
+    model = build(
+        Architecture((Row("Conv", {"channels": 4, "kernel": 3}), Row("Ordinary"), Row("Flatten")), 3, (8, 8))
+    ).eval()
+    with pytest.raises(ExportError, match=r"the plain PyTorch export failed \(NameError: name 'undefined'"):
+        export(model, tmp_path / "net.py")
+
+
+def test_a_rows_name_is_not_that_of_another_output(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows = (
+        Row("Conv", {"channels": 3, "kernel": 3}, name="x1"), Row("Conv", {"channels": 3, "kernel": 3}), Row("Add", {}, inputs=(1, 0)),
+        Row("GlobalAvgPool"), Row("Flatten"),
+    )  # fmt: skip
+    assert export(build(Architecture(rows, 3, (8, 8))).eval(), tmp_path / "net.py").max_difference == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["uint16", "float32", "int32"])
+def test_pictures_of_more_bits_are_prepared_as_in_training(channels: int, kind: str, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((9, 7))
+    values = values.astype(kind) if kind == "float32" else (values * 60_000).astype(kind)
+    Image.fromarray(values).save(tmp_path / "picture.tif")
+    preprocess = Preprocess((8, 8), channels, "resize", None, (0.5,) * channels, (0.25,) * channels)
+    rows = (Row("Conv", {"channels": 4, "kernel": 3}), Row("GlobalAvgPool"), Row("Flatten"))
+    model = build(Architecture(rows, channels, (8, 8))).eval()
+    model.preprocess = preprocess  # type: ignore[assignment]
+    namespace: dict[str, Any] = {"__name__": "net", "__file__": "net.py"}
+    exec(code_of(model), namespace)
+    found = namespace["preprocess"](tmp_path / "picture.tif")
+    torch.testing.assert_close(found, preprocess(tmp_path / "picture.tif"), atol=1e-6, rtol=0)
+    assert found.std() > 0.1
+
+
 def test_two_things_of_one_name_are_refused() -> None:
     class Other:
         pass
@@ -225,18 +335,33 @@ def test_a_block_that_cannot_be_taken_over_is_refused_with_formats_that_can_hold
     model = nn.Identity()
     model.architecture = Architecture((Row("PreTrained", {"model": "resnet18"}),), 3, (8, 8))  # type: ignore[assignment]
     with pytest.raises(
-        ExportError, match="row 0 .PreTrained. cannot be exported to a PyTorch module\nhint: formats that can"
+        ExportError, match="row 0 .PreTrained. cannot be exported to plain PyTorch\nhint: formats that can"
     ):
         export(model, tmp_path / "net.py")
 
 
 def test_names_that_the_file_needs_are_refused() -> None:
     with pytest.raises(ExportError, match="'load' is one thing in the file itself and another in archtuna.checkpoint"):
-        lift([at.load], ["archtuna"], reserved=["load"])
+        lift([at.load], ["archtuna"], taken={"load": "the file itself"})
 
 
 @pytest.mark.parametrize(
-    "value", [3, -0.5, True, None, "text", 'two "quotes" and \\ and \n', "ü—😀", (1,), (1, (2, 3)), [], [1, "a"]]
+    "value",
+    [
+        3,
+        -0.5,
+        True,
+        None,
+        "text",
+        'two "quotes" and \\ and \n',
+        "ü—😀",
+        "\udc80",
+        (1,),
+        (1, (2, 3)),
+        [],
+        [1, "a"],
+        -math.inf,
+    ],
 )
 def test_a_literal_reads_back_as_what_it_was(value: object) -> None:
     assert eval(literal(value)) == value

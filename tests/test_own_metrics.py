@@ -1,6 +1,7 @@
 """Metrics of one's own: registered by a function, measured with every epoch, objectives of a search, told by a study."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ import torch
 import archtuna as at
 import forked
 from archtuna import own_metrics
+from archtuna.card.reproduction import FILE, commands, search_file
+from archtuna.checkpoint import read_header
 from archtuna.errors import SpecError, StudyError, TrialError
 from archtuna.metrics import Tally
 from archtuna.objective import OBJECTIVES, kind_of, objective_of, objectives_of
@@ -248,3 +251,10 @@ def test_a_metric_is_an_objective_from_search_to_evaluation(tmp_path, workers):
     found = archtuna("evaluate", f"run/trained/{number}.safetensors", "--import", "mine")
     assert found.stdout.startswith("loss ")
     assert ", worst_error " in found.stdout
+    # The card's own commands bring the metric along.
+    header = read_header(tmp_path / f"run/trained/{number}.safetensors")
+    (tmp_path / FILE).write_text(search_file(header))
+    for line in commands(header).splitlines():
+        words = shlex.split(line)
+        again = archtuna(*words[words.index("archtuna") + 1 :])
+        assert again.returncode == 0, again.stderr

@@ -155,3 +155,10 @@ def test_a_url_that_has_no_name_cannot_be_forgotten() -> None:
     with pytest.raises(LatencyError, match="there is no device 'http://pi4:8765'"):
         remove_device("http://pi4:8765")
     assert list(devices()) == ["pi4"]
+
+
+def test_a_wrong_url_leaves_a_device_and_its_token_as_they_were() -> None:
+    add_device("pi4", "http://pi4", token="the first")
+    with pytest.raises(LatencyError, match="is no device's URL"):
+        add_device("pi4", "htp://pi4", token="another")
+    assert target_of("pi4").token == "the first"

@@ -424,7 +424,9 @@ class _Course:
     def _conditions(self) -> dict[str, Any]:
         """Return what a training depends on beside the network, its values and the split."""
         where = {"device": str(self.by.device), "threads": self.threads}
-        return {**self.by.part, "kept_by": self.best.objectives[0].name, **where}
+        first = self.best.objectives[0]
+        own = {"kept_from": first.origin} if first.origin else {}
+        return {**self.by.part, "kept_by": first.name, **own, **where}
 
 
 def load_evaluator(place: str) -> Any:

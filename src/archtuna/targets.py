@@ -162,6 +162,7 @@ def add_device(name: str, url: str, *, token_file: str | None = None, token: str
         raise LatencyError(
             f"{brief(name)} cannot name a device", hint="letters, digits, '_', '-' and '.', a letter first"
         )
+    Target(name, url)  # before anything of a device that is known changes
     with _changing(f"{name} cannot be added") as known:
         if token is not None:
             token_file = str(_keep(devices_file().parent / "tokens" / name, token))

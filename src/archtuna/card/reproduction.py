@@ -34,17 +34,19 @@ def search_file(header: Header) -> str:
 def conditions_of(header: Header) -> dict[str, Any]:
     """Return what the training depended on beside network, values and split, as recorded, or as it usually is.
 
-    ``fraction`` and ``seed`` say on which part of the training pictures, ``kept_by`` which metric chose the epoch; ``device``
-    and ``threads`` are None where they were not recorded.
+    ``fraction`` and ``seed`` say on which part of the training pictures, ``kept_by`` which metric chose the epoch, and
+    ``kept_from`` the module that it is from where it is somebody's own; ``device`` and ``threads`` are None where they were
+    not recorded.
     """
-    usual = {"fraction": 1.0, "seed": 0, "kept_by": "f1", "device": None, "threads": None}
+    usual = {"fraction": 1.0, "seed": 0, "kept_by": "f1", "kept_from": None, "device": None, "threads": None}
     return {**usual, **header.data.get("training", {})}
 
 
 def commands(header: Header) -> str:
     """Return the commands that train the network of ``FILE`` and measure it, for a shell."""
     conditions = conditions_of(header)
-    imports = [f"--import {shlex.quote(module)}" for module in sorted({*header.architecture.origins.values()})]
+    modules = {*header.architecture.origins.values(), *([conditions["kept_from"]] if conditions["kept_from"] else [])}
+    imports = [f"--import {shlex.quote(module)}" for module in sorted(modules)]
     threads = [f"OMP_NUM_THREADS={int(conditions['threads'])}"] if conditions["threads"] else []
     device = [f"--device {shlex.quote(conditions['device'])}"] if conditions["device"] else []
     where = f"--data {shlex.quote(pictures_name(header))} --out {RUN} --quiet"

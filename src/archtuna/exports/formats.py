@@ -6,7 +6,6 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from archtuna.architecture import Architecture
 from archtuna.errors import ExportError, MissingExtraError, nearest
+from archtuna.files import Place
 from archtuna.registry import BLOCKS, Registry
 
 TOLERANCE = 1e-4
@@ -110,6 +110,7 @@ class Format:
         extra: of archtuna, which installs them.
         options: the names of ``Options`` that it knows.
         batches: sizes of batches that are tried; a format that holds one batch only has that.
+        partial: whether a part of a network can be written by itself.
         title: as people write it.
         notice: what has to be said once to those who use it, or "".
     """
@@ -122,6 +123,7 @@ class Format:
     extra: str = ""
     options: frozenset[str] = frozenset()
     batches: tuple[int, ...] = (1, 2, 7)
+    partial: bool = True
     title: str = ""
     notice: str = ""
 
@@ -139,7 +141,8 @@ class Format:
         package = self.missing()
         if package is not None:
             raise MissingExtraError(package, self.extra)
-        for name in sorted(options.given() - self.options):
+        # A person asks for a precision, which brings the calibration.
+        for name in sorted(options.given() - self.options, reverse=True):
             raise ExportError(f"the format {self.name} has no option '{name}'", hint=_who_has(name))
 
 
@@ -167,7 +170,7 @@ def format_named(name: str) -> Format:
     return FORMATS[name]
 
 
-def format_of(path: Path) -> Format:
+def format_of(path: Place) -> Format:
     """Return the format that a path's suffix names.
 
     Raises:

@@ -74,7 +74,7 @@ def first_difference(format: Format, source: Source, pictures: Tensor, tolerance
 
 def first_failing(format: Format, source: Source) -> str:
     """Return in words the first unit with which a network cannot be written, or "" where that cannot be told."""
-    if not hasattr(source.model, "layers"):
+    if not format.partial or not hasattr(source.model, "layers"):
         return ""
     places = unit_places(source)
     low, high = 0, len(places)

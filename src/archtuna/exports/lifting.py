@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
 from types import ModuleType
@@ -40,7 +41,7 @@ class Lifted:
     origins: dict[str, str] = field(default_factory=dict)
 
 
-def lift(targets: Iterable[Any], packages: Iterable[str], reserved: Iterable[str] = ()) -> Lifted:
+def lift(targets: Iterable[Any], packages: Iterable[str], taken: Mapping[str, str] | None = None) -> Lifted:
     """Return the code of classes and functions, and of everything of these packages that they use.
 
     What registers a block is left out, and so are remarks for linters; what another package has is imported.
@@ -48,12 +49,12 @@ def lift(targets: Iterable[Any], packages: Iterable[str], reserved: Iterable[str
     Args:
         targets: classes and functions.
         packages: top-level packages whose code is taken over.
-        reserved: names that the code is not to have.
+        taken: names that stand for something already, and for what: a line that imports it, or words.
 
     Raises:
         ExportError: code cannot be read, or needs a value that cannot be written down, or two things have one name.
     """
-    lifted, own = Lifted(origins=dict.fromkeys(reserved, "the file itself")), frozenset(packages)
+    lifted, own = Lifted(origins=dict(taken or {})), frozenset(packages)
     for target in targets:
         if _package(target.__module__) in own:
             _define(lifted, own, target.__name__, sys.modules[target.__module__])
@@ -73,11 +74,14 @@ def _take(lifted: Lifted, own: frozenset[str], name: str, module: ModuleType) ->
         return  # A builtin, a function's own name, or one for type checkers.
     line = _import_line(statement, name)
     if line is not None and not _is_own(statement, own):
-        _claim(lifted, name, line)
+        _claim(lifted, name, _imported(line))
         lifted.imports.add(line)
     elif isinstance(value, _PLAIN):
         _claim(lifted, name, literal(value))
         lifted.constants[name] = literal(value)
+    elif get_origin(value) is not None and get_origin(value) not in (Annotated, Literal):
+        _claim(lifted, name, module.__name__)
+        lifted.types[name] = _assigned(lifted, own, statement, module)
     elif get_origin(value) is not None or isinstance(value, NewType):
         _claim(lifted, name, _type(value))
         lifted.types[name] = _type(value)
@@ -180,8 +184,26 @@ def _import_line(statement: ast.stmt, name: str) -> str | None:
     if not isinstance(statement, ast.Import | ast.ImportFrom):
         return None
     alias = next(a for a in statement.names if (a.asname or a.name.partition(".")[0]) == name)
-    what = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
-    return what if isinstance(statement, ast.Import) else f"from {'.' * statement.level}{statement.module or ''} {what}"
+    parent, _, child = alias.name.rpartition(".") if alias.asname else ("", "", alias.name)
+    if isinstance(statement, ast.ImportFrom):
+        parent, child = f"{'.' * statement.level}{statement.module or ''}", alias.name
+    # One way to write it, however it was written: two files that import one thing do not differ.
+    called = f" as {alias.asname}" if alias.asname not in (None, child) else ""
+    return (f"from {parent} " if parent else "") + f"import {child}{called}"
+
+
+def _imported(line: str) -> str:
+    """Return what the name that an import gives stands for: of ``import a.b`` it is ``a``."""
+    return line if " as " in line or line.startswith("from ") else line.partition(".")[0]
+
+
+def _assigned(lifted: Lifted, own: frozenset[str], statement: ast.stmt, module: ModuleType) -> str:
+    """Return the expression that a name is assigned, with what it needs taken over."""
+    value = getattr(statement, "value", None)
+    assert value is not None, "a generic type stands in an assignment, or is imported"
+    for needed in _names(value, []):
+        _take(lifted, own, needed, module)
+    return ast.unparse(value)
 
 
 def _is_own(statement: ast.stmt, own: frozenset[str]) -> bool:
@@ -205,8 +227,19 @@ def _type(value: Any) -> str:
 def literal(value: Any) -> str:
     """Write a plain value as Python does, texts between double quotes."""
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=not _is_encodable(value))
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     if isinstance(value, list | tuple):
         inside = ", ".join(map(literal, value))
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
     return repr(value)
+
+
+def _is_encodable(text: str) -> bool:
+    """Return whether a text can stand in a file: a folder's name may hold bytes that are no UTF-8."""
+    try:
+        text.encode()
+        return True
+    except UnicodeEncodeError:
+        return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import keyword
+import re
+import sys
 import types
 from io import BytesIO
 from typing import Any
@@ -17,8 +19,12 @@ from archtuna.registry import BLOCKS, Block
 
 WEIGHTS = ".weights.pt"
 WIDTH = 105
+IMPORTS = {
+    "Path": "from pathlib import Path", "torch": "import torch", "Tensor": "from torch import Tensor",
+    "nn": "from torch import nn",
+}  # fmt: skip
 OWN_NAMES = ("Model", "load", "preprocess", "CLASSES", "HEIGHT", "WIDTH", "MEAN", "STD")
-"""What the file calls its own things, besides what it takes over."""
+"""What the file imports, and what it calls its own things, besides what it takes over."""
 
 _HEAD = '''\
 """{title}
@@ -56,7 +62,15 @@ def preprocess(path: str | Path) -> Tensor:
 
     with Image.open(path) as picture:
         picture = ImageOps.exif_transpose(picture)
-    if picture.has_transparency_data:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        values = np.asarray(picture)
+        if picture.mode == "F":  # 0..1 where nothing is above 1, else 0..255
+            values = np.nan_to_num(values.astype(np.float64))
+            values = np.rint(values * (255 if values.max(initial=0) <= 1 else 1)).clip(0, 255)
+        else:  # 16 bits
+            values = (values.clip(0, 65_535).astype(np.uint32) + 128) // 257
+        picture = Image.fromarray(values.astype(np.uint8))
+    elif picture.has_transparency_data:
         front = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", front.size, "white"), front)
     picture = picture.convert("{mode}")
@@ -103,9 +117,13 @@ def write(source: Source) -> Written:
 
 
 def open_(written: Written, source: Source) -> Run:
-    namespace = types.ModuleType("exported")
+    namespace = types.ModuleType("archtuna_exported")
     namespace.__file__ = "model.py"
-    exec(compile(written.content, "model.py", "exec"), namespace.__dict__)
+    sys.modules[namespace.__name__] = namespace  # where a dataclass looks up its own file
+    try:
+        exec(compile(written.content, "model.py", "exec"), namespace.__dict__)
+    finally:
+        del sys.modules[namespace.__name__]
     model = namespace.Model()
     model.load_state_dict(torch.load(BytesIO(written.beside[WEIGHTS]), map_location="cpu", weights_only=True))
     return runs(tapped(model.eval(), source))
@@ -119,7 +137,8 @@ def code_of(model: Any) -> str:
     """
     architecture: Architecture = model.architecture
     entries = [BLOCKS[row.module] for row in architecture.rows]
-    lifted = lift([e.target for e in entries if not _is_of_torch(e)], _packages(entries), OWN_NAMES)
+    taken = dict.fromkeys(OWN_NAMES, "the file itself") | IMPORTS
+    lifted = lift([e.target for e in entries if not _is_of_torch(e)], _packages(entries), taken)
     pictures = getattr(model, "preprocess", None)
     parts = [
         _head(model, pictures is not None),
@@ -155,12 +174,7 @@ def _head(model: Any, prepared: bool) -> str:
 
 
 def _imports(lifted: Lifted) -> str:
-    wanted = lifted.imports | {
-        "from pathlib import Path",
-        "import torch",
-        "from torch import Tensor",
-        "from torch import nn",
-    }
+    wanted = lifted.imports | {*IMPORTS.values()}
     wanted.discard("from __future__ import annotations")
     grouped: dict[str, set[str]] = {}
     for line in wanted:
@@ -243,9 +257,8 @@ def _variables(architecture: Architecture) -> dict[int, str]:
     for i, index in enumerate(units):
         name = names[index] or ""
         last = i + 1 == len(units) or units[i + 1] != index
-        usable = (
-            last and name.isidentifier() and not keyword.iskeyword(name) and name not in (*found.values(), "x", "self")
-        )
+        taken = name in (*found.values(), "self") or re.fullmatch(r"x\d*", name) or keyword.iskeyword(name)
+        usable = last and name.isidentifier() and not taken
         found[i] = name if usable else f"x{i}"
     return found
 
@@ -268,5 +281,5 @@ def _main(model: Any, prepared: bool) -> str:
 
 FORMATS.add(
     "module",
-    Format(name="module", title="a PyTorch module", suffixes=(".py",), write=write, open=open_),
+    Format(name="module", title="plain PyTorch", suffixes=(".py",), write=write, open=open_, partial=False),
 )

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from archtuna.errors import ExportError
-from archtuna.exports.formats import FORMATS, Format, Run, Source, Written
+from archtuna.exports.formats import FORMATS, TOLERANCE, Format, Run, Source, Written
 from archtuna.exports.inference import given
 from archtuna.exports.precision import precision_named
+from archtuna.exports.proof import Difference, compare
 from archtuna.exports.pt2 import program_of
 from archtuna.exports.quiet import quiet
 
@@ -39,7 +40,24 @@ def write(source: Source) -> Written:
     model.metadata_props.update(source.description() | described)
     # Weights within the file: whoever moves one file has moved the model.
     content = bytes(onnx_ir.to_proto(model).SerializeToString(deterministic=True))
+    if precision.name != "fp32" and source.units is None:
+        _require_model(content, source)
     return Written(precision.convert(content, source), opset=found)
+
+
+def _require_model(content: bytes, source: Source) -> None:
+    """Check what is to compute in fewer bits, of which no more can be asked than to be near.
+
+    Raises:
+        ExportError: it is not the model.
+    """
+    try:
+        compare(source.model, open_(Written(content), source), lambda n: source.example, (1,), None, TOLERANCE)
+    except Difference as difference:
+        problem = str(difference)
+    else:
+        return
+    raise ExportError(f"before it is converted, {problem}", hint="the export in 32 bits says at which layer")
 
 
 def _exported(source: Source, opset: int) -> Any:

@@ -6,7 +6,6 @@ import functools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from archtuna.exports.inference import plain_copy, random_pictures
 from archtuna.exports.layers import first_difference, first_failing
 from archtuna.exports.precision import Precision, precision_named
 from archtuna.exports.proof import Compared, Difference, Proof, compare
-from archtuna.files import write_atomically
+from archtuna.files import Place, place_of, write_atomically
 from archtuna.settings import DeploySettings
 
 log = logging.getLogger("archtuna")
@@ -88,7 +87,7 @@ class Exported:
 
 def export(
     model: nn.Module,
-    path: str | Path,
+    path: str | Place,
     *,
     format: str | None = None,
     proof: Proof | None = None,
@@ -109,8 +108,8 @@ def export(
 
     Args:
         model: has an ``architecture``, as what ``build`` and ``load`` return.
-        path: its suffix names the format: ``.onnx``, ``.pt2``, ``.pte`` (ExecuTorch), ``.py`` (a PyTorch module, with its
-            weights beside it), ``.ts``, ``.torchscript`` or ``.pt`` (TorchScript).
+        path: a file, or a URL in an object store; its suffix names the format: ``.onnx``, ``.pt2``, ``.pte`` (ExecuTorch),
+            ``.py`` (plain PyTorch, with its weights beside it), ``.ts``, ``.torchscript`` or ``.pt`` (TorchScript).
         format: its name, where the suffix does not say it.
         proof: real pictures with labels; without them the metric is not checked, and the result says so.
         opset: version of ONNX's operators; None for the default.
@@ -123,7 +122,7 @@ def export(
             model (the error names the layer where that begins), or a file that cannot be written.
         MissingExtraError: the format needs a package that is not installed.
     """
-    path = Path(path)
+    path = place_of(path)
     kind = format_named(format) if format else format_of(path)
     source = _source(model, kind, Options(opset, with_preprocess, precision, calibration))
     written, run = _write(kind, source)
@@ -209,7 +208,7 @@ def _write(format: Format, source: Source) -> tuple[Written, Run]:
         raise ExportError(f"the {format.title} export failed{where} ({problem})") from error
 
 
-def _proved(path: Path, format: Format, source: Source, run: Run, proof: Proof | None) -> Compared:
+def _proved(path: Place, format: Format, source: Source, run: Run, proof: Proof | None) -> Compared:
     precision: Precision = precision_named(source.options.precision)
     pictures = random_pictures(source.model, pixels=source.options.with_preprocess)
     try:
@@ -219,7 +218,7 @@ def _proved(path: Path, format: Format, source: Source, run: Run, proof: Proof |
         raise ExportError(f"{path}: {difference}: not kept{where}") from difference
 
 
-def _keep(path: Path, written: Written) -> None:
+def _keep(path: Place, written: Written) -> None:
     """Write the files; the one that was asked for last, so that it never stands without those beside it."""
     files = {path.with_suffix(suffix): content for suffix, content in written.beside.items()} | {path: written.content}
     for place, content in files.items():
