@@ -471,8 +471,8 @@ def test_the_card_is_the_first_that_is_shown(shown: str, asked: str, monkeypatch
 
 
 def test_limits_hold_for_every_provider_that_computes_on_the_processor() -> None:
-    assert agent.PROCESSOR not in agent.DRIVEN
-    assert "AzureExecutionProvider" not in agent.DRIVEN
+    assert agent.PROCESSOR in agent.LIMITED
+    assert "CUDAExecutionProvider" not in agent.LIMITED
     large = request(gigantic(folded=True), provider="AzureExecutionProvider")
     if "AzureExecutionProvider" not in agent.describe()["providers"]:
         pytest.skip("this ONNX Runtime has one provider alone")

@@ -144,6 +144,8 @@ class Apart(nn.Module):
             return norm(conv(x).relu())
         if self.how == "turned":
             return conv(norm(x))
+        if self.how == "read":
+            return conv(x) * norm.weight[:, None, None] + norm.running_mean[:, None, None]
         return x + norm(x + conv(x))
 
 
@@ -183,7 +185,7 @@ def network_of(block: str, **arguments: Any) -> Network:
     return network.eval()
 
 
-@pytest.mark.parametrize("how", ["between", "turned", "residuals"])
+@pytest.mark.parametrize("how", ["between", "turned", "read", "residuals"])
 @pytest.mark.parametrize("given", [{"format": "torchscript"}, {"format": "onnx", "precision": "int8"}])
 def test_a_block_that_takes_a_sequential_apart_stays_as_it_is(
     how: str, given: dict[str, Any], apart: None, tmp_path: Path

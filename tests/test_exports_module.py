@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +262,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         importlib.import_module("my_ordinary")
 
     yield write
-    sys.modules.pop("my_ordinary", None)
+    for name in ("my_ordinary", "my_package", "my_package.blocks", "my_package.types_"):
+        sys.modules.pop(name, None)
     for name in set(BLOCKS) - before:
         del BLOCKS._entries[name]
 
@@ -278,6 +280,28 @@ def test_a_block_as_people_write_them_stands_beside_ours(written: Callable[[str]
     assert "Pair = Union[int, Tuple[int, int]]\n" in code
     script = "import sys; sys.modules['archtuna'] = None; import net, torch; print(net.load()(torch.zeros(1, 3, 8, 8)).shape)"
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+def test_an_alias_may_come_from_another_file_of_the_package(written: Callable[[str], None], tmp_path: Path) -> None:
+    package = tmp_path / "my_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "types_.py").write_text("from typing import Tuple, Union\n\nPair = Union[int, Tuple[int, int]]\n")
+    own = "Pair = Union[int, Tuple[int, int]]\n"
+    (package / "blocks.py").write_text(
+        ORDINARY.replace(own, "from .types_ import Pair\n").replace("Ordinary", "Packed")
+    )
+    written(ORDINARY.replace("class Sizes", "class Others").replace("Sizes(", "Others("))
+    importlib.import_module("my_package.blocks")
+    rows = (Row("Packed"), Row("Ordinary"), Row("GlobalAvgPool"), Row("Flatten"))
+    export(build(Architecture(rows, 3, (8, 8))).eval(), tmp_path / "net.py")
+    assert (tmp_path / "net.py").read_text().count(own) == 1, "two files that call one thing alike do not differ"
+
+
+def test_several_threads_may_export(tmp_path: Path, network: Network) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda i: export(network, tmp_path / f"net{i}.py"), range(12)))
+    assert all(one.max_difference == 0 for one in done)
 
 
 def test_what_the_file_imports_itself_is_not_somebody_elses(written: Callable[[str], None], tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -21,7 +23,7 @@ import pytest
 
 from archtuna import agent, remote
 from archtuna import latency as module
-from archtuna.errors import LatencyError
+from archtuna.errors import LatencyError, ModelRefused
 from archtuna.latency import Latency, device, measure, reference_model
 from archtuna.remote import ask
 from archtuna.targets import Target
@@ -519,6 +521,35 @@ def test_a_measurement_through_ssh_ends_when_nobody_listens_any_more(tmp_path: P
     assert process.poll() is None
     process.stdout.close()
     process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        ({"error": "no Gelu", "hint": None, "kind": "refused"}, ModelRefused, "nuc: no Gelu"),
+        ({"error": "no 'CUDA' here", "hint": None, "kind": "device"}, LatencyError, "nuc: no 'CUDA' here"),
+        (
+            {"error": "No space left", "hint": None, "kind": "away"},
+            LatencyError,
+            "nuc: No space left\nhint: look at the dev",
+        ),
+    ],
+)
+def test_what_the_model_is_refused_for_is_told_from_what_ails_the_device(
+    answer: dict[str, Any], kind: type[LatencyError], says: str, fake_ssh: Callable[[str], Path]
+) -> None:
+    fake_ssh(f"cat > /dev/null; echo {shlex.quote(json.dumps(answer))}")
+    with pytest.raises(LatencyError, match=says) as caught:
+        quick(Target("nuc", "ssh://nuc"), patience=0)
+    assert type(caught.value) is kind
+
+
+def test_a_provider_that_is_not_here_says_nothing_of_the_model() -> None:
+    with pytest.raises(LatencyError, match="ONNX Runtime has no 'CUDAExecutionProvider' here") as caught:
+        measure(reference_model(), provider=CUDA)
+    assert type(caught.value) is LatencyError
+    with pytest.raises(ModelRefused, match="does not run"):
+        measure(b"no model")
 
 
 def test_malice_through_ssh_is_one_error(fake_ssh: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

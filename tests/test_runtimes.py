@@ -107,7 +107,6 @@ def test_what_cannot_be_measured_is_one_error(monkeypatch: pytest.MonkeyPatch) -
         measure_model(Broken(), runtime="torch")
 
 
-@pytest.mark.skipif(find_spec("executorch") is not None, reason="ExecuTorch is installed")
 def test_a_provider_that_a_runtime_has_not_is_one_error_at_once() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(LatencyError, match="torch has no 'cuda' here"):
@@ -116,6 +115,7 @@ def test_a_provider_that_a_runtime_has_not_is_one_error_at_once() -> None:
         device(runtime="executorch", provider="Vulkan")
 
 
+@pytest.mark.skipif(find_spec("executorch") is not None, reason="ExecuTorch is installed")
 def test_a_runtime_that_is_not_installed_says_the_command() -> None:
     with pytest.raises(
         MissingExtraError, match=r"executorch is not installed\nhint: pip install 'archtuna\[executorch\]'"

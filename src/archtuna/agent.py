@@ -61,7 +61,11 @@ Run = Callable[[], Any]
 
 
 class Refused(Exception):
-    """What was asked for is not done, for a reason that whoever asked is told."""
+    """What was asked for is not done, for a reason that whoever asked is told.
+
+    Its ``kind`` is ``refused`` where the model is the reason, ``device`` where the device or the request is, ``away`` where it
+    may pass; ``busy``, ``token`` and ``no-runtime`` say it themselves.
+    """
 
     def __init__(self, problem: str, hint: str | None = None, status: int = 422, kind: str = "refused") -> None:
         super().__init__(problem)
@@ -102,9 +106,9 @@ def unpack(body: bytes) -> tuple[dict[str, Any], bytes, bytes]:
         inside = all(low <= options[name] <= high for name, (low, high) in BOUNDS.items())
         whole = place == len(body) and isinstance(options["provider"], str)
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError, struct.error):
-        raise Refused("this is no request", status=400) from None
+        raise Refused("this is no request", status=400, kind="device") from None
     if not (whole and inside and all(isinstance(options[name], int) for name in COUNTS)):
-        raise Refused("the request's options are beyond what is allowed", f"bounds: {BOUNDS}", status=400)
+        raise Refused("the request's options are beyond what is allowed", f"bounds: {BOUNDS}", 400, "device")
     return options, parts[1], parts[2]
 
 
@@ -169,6 +173,8 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
 # --- the machine -------------------------------------------------------------------------------------
 
 CPUINFO, DEVICE_TREE = "/proc/cpuinfo", "/proc/device-tree/model"
+VIRTUAL = "linux,dummy-virt"
+"""What every virtual machine on ARM is called."""
 
 
 def _runtime() -> Any:
@@ -224,7 +230,8 @@ def processor() -> str:
 
 def _board() -> str:
     with contextlib.suppress(OSError), open(DEVICE_TREE, encoding="utf-8", errors="replace") as file:
-        return file.read().strip("\0 \n")
+        name = file.read().strip("\0 \n")
+        return "" if name == VIRTUAL else name
     return ""
 
 
@@ -258,14 +265,8 @@ def _output(command: list[str]) -> str:
 
 # Where inputs and outputs lie for a provider that has memory of its own, so that no copy is timed.
 PLACES = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "cuda"}
-# A driver reserves addresses without end, and opens files whenever it likes; all others run within the limits.
-DRIVEN = {
-    *PLACES,
-    *(
-        f"{name}ExecutionProvider"
-        for name in ("CoreML", "Dml", "MIGraphX", "Nnapi", "OpenVINO", "QNN", "ROCM", "VitisAI")
-    ),
-}
+# What computes on the processor runs within limits; a driver reserves addresses without end, and opens files when it likes.
+LIMITED = {f"{name}ExecutionProvider" for name in ("CPU", "Azure", "Xnnpack", "Dnnl", "ACL", "ArmNN")}
 KINDS = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -296,7 +297,9 @@ def timed(
     threads, provider = options["threads"], options["provider"]
     runtime, machine = _runtime(), describe(provider)
     if provider not in machine["providers"]:
-        raise Refused(f"ONNX Runtime has no '{provider}' here", f"it has {', '.join(machine['providers'])}")
+        raise Refused(
+            f"ONNX Runtime has no '{provider}' here", f"it has {', '.join(machine['providers'])}", kind="device"
+        )
     load_libraries(runtime, provider)
     with energy_counters(provider) as counters, pinned(threads):
         ready()
@@ -339,7 +342,7 @@ def _runner(runtime: Any, content: bytes, batch: int, threads: int, provider: st
         problem = str(error).strip().partition("\n")[0][:500] or type(error).__name__
         raise Refused(f"the model does not run in ONNX Runtime: {problem}") from None
     if used != provider:
-        raise Refused(f"ONNX Runtime could not start '{provider}' and would have used {used}")
+        raise Refused(f"ONNX Runtime could not start '{provider}' and would have used {used}", kind="device")
     return run
 
 
@@ -603,7 +606,7 @@ def run_once(arguments: argparse.Namespace) -> int:
     try:
         options, reference, model = unpack(body)
         del body
-        limited = options["provider"] not in DRIVEN
+        limited = options["provider"] in LIMITED
         if limited:
             _limit("RLIMIT_AS", arguments.memory_mb << 20)
         answer = timed(options, reference, model, ready=lambda: _limit("RLIMIT_NOFILE", 0) if limited else None)
@@ -712,7 +715,9 @@ class _Handler(BaseHTTPRequestHandler):
         if scheme.lower() != "bearer" or not known:
             raise Refused("the token is not this device's", None, 401, "token")
         if self.path.partition("?")[0] != path:
-            raise Refused(f"there is no {self.path[:80]} here", "there are GET /device and POST /measure", 404)
+            raise Refused(
+                f"there is no {self.path[:80]} here", "there are GET /device and POST /measure", 404, "device"
+            )
 
     def _device(self) -> dict[str, Any]:
         # With a graphics card the machine has another name.
@@ -817,7 +822,7 @@ def measure_once(arguments: argparse.Namespace) -> int:
             with _turn():
                 answer = answered("run", spool, length, arguments, _unheard)
         except (Refused, OSError) as error:
-            answer = error.answer if isinstance(error, Refused) else Refused(str(error)).answer
+            answer = error.answer if isinstance(error, Refused) else Refused(str(error), kind="away").answer
     json.dump(answer, sys.stdout)
     return 0
 

@@ -281,7 +281,8 @@ def _timed_here(runtime: Runtime, subject: Any, options: Mapping[str, Any]) -> _
         refused = error
     if refused.kind == "no-runtime":
         raise MissingExtraError("onnxruntime", "onnx")
-    raise ModelRefused(str(refused), hint=refused.hint)
+    kind = ModelRefused if refused.kind == "refused" else LatencyError
+    raise kind(str(refused), hint=refused.hint)
 
 
 def _timing(answer: Mapping[str, Any], options: Mapping[str, Any], place: str) -> _Timing:

@@ -18,7 +18,6 @@ import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
 
 from archtuna import agent
 from archtuna.errors import LatencyError, ModelRefused
@@ -121,7 +120,8 @@ def _over_http(target: Target, request: bytes | None, provider: str) -> dict[str
 def _exchange(target: Target, request: bytes | None, provider: str) -> tuple[int, http.client.HTTPMessage, bytes]:
     """Return the status, the headers and the content of an answer."""
     connection = _connected(target)
-    verb, path = ("GET", f"/device?{urlencode({'provider': provider})}") if request is None else ("POST", "/measure")
+    card = f"?provider={provider}" if provider in agent.PLACES else ""  # by which the machine has another name
+    verb, path = ("GET", f"/device{card}") if request is None else ("POST", "/measure")
     problem = "the token has characters that no token has"
     try:
         # An agent that refuses does not read on, but it said why.
@@ -198,6 +198,8 @@ def _through_ssh(target: Target, request: bytes | None, provider: str) -> dict[s
         answer = _loaded(target, ended.stdout)
         if answer.get("kind") == "busy":
             raise _busy(agent.RETRY_AFTER)
+        if answer.get("kind") == "away":
+            raise _Away(str(answer["error"]), "look at the device")
         return answer
     words = ended.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {ended.returncode}"]
     for sign, hint in LASTING.items():

@@ -125,9 +125,11 @@ def _eager(model: nn.Module, options: Options, prepare: Callable[[Any], Any] = l
         run = _synchronised(module, pictures)
         run()
     except Exception as error:  # A compiler's errors are of many families.
+        # Other processes may have the card's memory now.
+        kind = LatencyError if isinstance(error, torch.OutOfMemoryError) else ModelRefused
         problem = first_line(error, 500)
     if problem:
-        raise ModelRefused(f"the network does not run in torch: {problem}")
+        raise kind(f"the network does not run in torch: {problem}")
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from archtuna.architecture import Architecture
+from archtuna.architecture import PICTURE, Architecture
 from archtuna.errors import ExportError
 from archtuna.exports.formats import Source, tapped, tensors
 from archtuna.exports.proof import farthest, near
@@ -48,14 +48,26 @@ def _fold_units(units: nn.Sequential, source: Source) -> None:
 
     Only running a unit shows in which order it runs what is in it: a block of one's own may take a ``Sequential`` apart.
     """
-    outputs: list[Any] = [source.example]
-    for index, inputs in enumerate(source.architecture.wires()):
-        given = [outputs[i + 1] for i in inputs]
+    wires = source.architecture.wires()
+    last = {i: unit for unit, inputs in enumerate(wires) for i in inputs}
+    outputs: dict[int, Any] = {PICTURE: source.example[:1]}
+    for index in range(len(units) if source.units is None else source.units[-1] + 1):
+        given = [outputs[i] for i in wires[index]]
         folded = copy.deepcopy(units[index])
-        found = folded(*copy.deepcopy(given)) if fold_norms(folded) else None
-        outputs.append(units[index](*given))
-        if found is not None and _is_alike(found, outputs[-1]):
+        found = _run(folded, copy.deepcopy(given)) if fold_norms(folded) else None
+        outputs[index] = units[index](*given)
+        if found is not None and _is_alike(found, outputs[index]):
             units[index] = folded
+        for i in wires[index]:
+            if last[i] == index:
+                outputs.pop(i, None)
+
+
+def _run(unit: nn.Module, given: Sequence[Any]) -> Any:
+    try:
+        return unit(*given)
+    except Exception:  # Somebody's own code may look at the norm that was folded.
+        return None
 
 
 def _is_alike(found: Any, wanted: Any) -> bool:

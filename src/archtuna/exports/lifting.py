@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import json
 import math
@@ -79,9 +80,12 @@ def _take(lifted: Lifted, own: frozenset[str], name: str, module: ModuleType) ->
     elif isinstance(value, _PLAIN):
         _claim(lifted, name, literal(value))
         lifted.constants[name] = literal(value)
-    elif get_origin(value) is not None and get_origin(value) not in (Annotated, Literal):
-        _claim(lifted, name, module.__name__)
-        lifted.types[name] = _assigned(lifted, own, statement, module)
+    elif isinstance(statement, ast.ImportFrom) and (elsewhere := _defining(statement, name, module)):
+        _take(lifted, own, name, elsewhere)
+    elif get_origin(value) not in (None, Annotated, Literal) and isinstance(statement, ast.Assign | ast.AnnAssign):
+        text = _assigned(lifted, own, statement, module)
+        _claim(lifted, name, text)
+        lifted.types[name] = text
     elif get_origin(value) is not None or isinstance(value, NewType):
         _claim(lifted, name, _type(value))
         lifted.types[name] = _type(value)
@@ -197,13 +201,21 @@ def _imported(line: str) -> str:
     return line if " as " in line or line.startswith("from ") else line.partition(".")[0]
 
 
-def _assigned(lifted: Lifted, own: frozenset[str], statement: ast.stmt, module: ModuleType) -> str:
+def _defining(statement: ast.ImportFrom, name: str, module: ModuleType) -> ModuleType | None:
+    """Return the module of its own package from which a name is imported under that name; None where there is none."""
+    if any(alias.asname not in (None, name) for alias in statement.names if (alias.asname or alias.name) == name):
+        return None
+    place = f"{'.' * statement.level}{statement.module or ''}"
+    found = sys.modules.get(importlib.util.resolve_name(place, module.__package__))
+    return found if found is not None and name in _statements(found) else None
+
+
+def _assigned(lifted: Lifted, own: frozenset[str], statement: ast.Assign | ast.AnnAssign, module: ModuleType) -> str:
     """Return the expression that a name is assigned, with what it needs taken over."""
-    value = getattr(statement, "value", None)
-    assert value is not None, "a generic type stands in an assignment, or is imported"
-    for needed in _names(value, []):
+    assert statement.value is not None, "it has a value"
+    for needed in _names(statement.value, []):
         _take(lifted, own, needed, module)
-    return ast.unparse(value)
+    return ast.unparse(statement.value)
 
 
 def _is_own(statement: ast.stmt, own: frozenset[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import secrets
 import sys
 import types
 from io import BytesIO
@@ -117,13 +118,13 @@ def write(source: Source) -> Written:
 
 
 def open_(written: Written, source: Source) -> Run:
-    namespace = types.ModuleType("archtuna_exported")
+    namespace = types.ModuleType(f"archtuna_exported_{secrets.token_hex(8)}")
     namespace.__file__ = "model.py"
     sys.modules[namespace.__name__] = namespace  # where a dataclass looks up its own file
     try:
         exec(compile(written.content, "model.py", "exec"), namespace.__dict__)
     finally:
-        del sys.modules[namespace.__name__]
+        sys.modules.pop(namespace.__name__, None)
     model = namespace.Model()
     model.load_state_dict(torch.load(BytesIO(written.beside[WEIGHTS]), map_location="cpu", weights_only=True))
     return runs(tapped(model.eval(), source))
