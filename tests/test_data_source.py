@@ -10,7 +10,7 @@ import unicodedata
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from archtuna.data import Data, clear_cache
 from archtuna.data import folder as folder_module
@@ -498,3 +498,84 @@ def test_grey_sets_have_one_channel(tmp_path):
     assert Data.open(root).channels == 1
     save(root / "red" / "colour.png", picture(9))
     assert Data.open(root).channels == 3
+
+
+def test_odd_tags_beside_a_rotation_do_no_harm(tmp_path):
+    """Cameras write tags that Pillow cannot write again, which turning a picture does not need."""
+    root = class_folders(tmp_path / "set", suffix=".jpg")
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, "72 dpi"  # a resolution is no text
+    content = (
+        b"Exif\x00\x00"
+        + bytes.fromhex("4d4d002a00000008000201120003000000010006000001 1a00020000000700000026".replace(" ", ""))
+        + b"\x00" * 4
+        + b"72 dpi\x00"
+    )
+    path = root / "blue" / "odd.jpg"
+    picture(1, (20, 30)).save(path, exif=content)
+    with pytest.raises(Exception):  # noqa: B017 - whatever Pillow raises: it is odd enough
+        ImageOps.exif_transpose(Image.open(path))
+    data = Data.open(root)
+    assert data.broken == ()
+    index = data.names.index("blue/odd.jpg")
+    assert data.sizes[index].tolist() == [30, 20]
+    assert data.images((16, 16), channels=3).pixels[index].std() > 1
+
+
+def test_a_turned_tiff_has_the_size_that_it_is_seen_in(tmp_path):
+    root = class_folders(tmp_path / "set")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(1, (20, 30)).save(root / "blue" / "turned.tif", exif=exif)
+    data = Data.open(root)
+    assert data.sizes[data.names.index("blue/turned.tif")].tolist() == [30, 20]
+
+
+def test_what_could_not_be_read_for_a_moment_is_read_again(tmp_path, monkeypatch):
+    root = class_folders(tmp_path / "set")
+    for file in root.rglob("*.png"):
+        os.utime(file, (1, 1))
+    inspect = folder_module.inspect
+
+    def fails(path):
+        return inspect(path)._replace(reason="too many open files") if path.endswith("blue/0.png") else inspect(path)
+
+    monkeypatch.setattr("archtuna.data.ledger._SETTLED_NS", -(10**18))
+    monkeypatch.setattr(folder_module, "inspect", fails)
+    assert [name for name, _ in Data.open(root).broken] == ["blue/0.png"]
+    monkeypatch.setattr(folder_module, "inspect", inspect)
+    assert Data.open(root).broken == ()
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    root = class_folders(tmp_path / "set", classes=("car", "plane", "train"))
+    assert Data.open(root).classes == ("car", "plane", "train")
+
+
+def test_folders_with_pictures_beside_the_parts_are_named(tmp_path):
+    class_folders(tmp_path / "set" / "train")
+    (tmp_path / "set" / "notes").mkdir()
+    assert Data.open(tmp_path / "set").classes == CLASSES
+    class_folders(tmp_path / "set" / "dev")
+    with pytest.raises(
+        DataError, match=r"beside train there are folders with pictures that are no part: dev\nhint: parts"
+    ):
+        Data.open(tmp_path / "set")
+
+
+def test_a_long_reading_is_noted_as_it_goes(tmp_path, monkeypatch):
+    root = class_folders(tmp_path / "set")
+    noted = []
+    monkeypatch.setattr(folder_module, "TOGETHER", 5)
+    monkeypatch.setattr(folder_module, "NOTED_SECONDS", -1)
+    monkeypatch.setattr(folder_module, "_note", lambda ledger, stamps, seen: noted.append(len(seen)))
+    assert len(Data.open(root)) == 24
+    assert noted == [5, 10, 15, 20, 24, 24]
+
+
+def test_a_cache_may_be_shared(tmp_path, cache):
+    data = Data.open(class_folders(tmp_path / "set"))
+    data.images((8, 8), channels=3)
+    own = tmp_path / "own"
+    own.touch()
+    assert {file.stat().st_mode for file in cache.rglob("*.npy")} == {own.stat().st_mode}

@@ -4,7 +4,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from archtuna import checkpoint
 from archtuna.costs import costs_of
@@ -199,3 +201,26 @@ def test_with_int8_the_values_are_those_of_the_quantised_network_and_weights_sta
     found = evaluate_onnx(again.content, proof.batches, classes=3)
     assert {name: end.best[name] for name in found} == found
     assert found["loss"] != own["loss"]
+
+
+def test_what_a_function_gives_are_plain_numbers_and_only_objectives_have_to_be_finite() -> None:
+    function = lambda one: [{"f1": np.float32(0.5), "loss": torch.tensor(1.0), "recall_of_nobody": math.nan}]  # noqa: E731
+    objectives = objectives_of(("f1", "params"))
+    (progress,) = FunctionEvaluator(function, objectives).evaluate(SearchSpace.read(SPACE).default())
+    assert progress.metrics == progress.best == {"f1": 0.5, "loss": 1.0}
+    assert {type(value) for value in progress.metrics.values()} == {float}
+    with pytest.raises(TrialError, match="f1 became nan in epoch 1"):
+        list(FunctionEvaluator(lambda one: {"f1": math.nan}, objectives).evaluate(SearchSpace.read(SPACE).default()))
+
+
+def test_an_exported_network_whose_answers_are_no_numbers_fails_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Data.open(pictures(tmp_path))
+    deploy = DeploySettings(format="onnx", precision="int8")
+    evaluator = TrainEvaluator(
+        data, data.split(), objectives=objectives_of(("f1", "params")), device="cpu", deploy=deploy
+    )
+    monkeypatch.setattr("archtuna.answers.evaluate_onnx", lambda *given, **how: {"f1": math.nan, "loss": 1.0})
+    with pytest.raises(TrialError, match="f1 is nan after the export to int8"):
+        list(evaluator.evaluate(SearchSpace.read(SPACE).default()))

@@ -233,3 +233,31 @@ def test_leaning_draws_reach_the_ends() -> None:
         np.mean([_random_value(DEPTH, rng, lean) for _ in range(500)])
     )
     assert draw(-4.0) < 1.9 < 2.8 < draw(0.0) < 3.2 < 4.1 < draw(4.0)
+
+
+def test_what_fails_is_learnt_from() -> None:
+    """Large networks run out of memory; without a word of that the sampler would go for the next largest, again and again."""
+    failed: list[int] = []
+
+    def fails(chosen: Mapping[str, Any]) -> bool:
+        return params_of(chosen) > 500
+
+    known: dict[int, bool] = {}
+    sampler = KnownCostSampler(flat(SPACE, costs_of), seed=0, failed=lambda trial: known.get(trial.number, False))
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    for _ in range(40):
+        trial = study.ask(SPACE)
+        known[trial.number] = fails(trial.params)
+        if known[trial.number]:
+            failed.append(trial.number)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, [error_of(trial.params), params_of(trial.params)])
+    draws = np.random.default_rng(0)
+    random = [
+        {n: draws.choice(d.choices if n[0] == "k" else range(1, 6)) for n, d in SPACE.items()} for _ in range(500)
+    ]  # type: ignore[attr-defined]
+    share = np.mean([fails(chosen) for chosen in random])
+    assert share > 0.4, "most networks are too large"
+    assert len(failed) < 0.6 * share * 40
+    assert len([number for number in failed if number >= 20]) <= 4

@@ -17,7 +17,7 @@ from archtuna.siblings import TRAINING, is_comparable, name_of
 from archtuna.space import Candidate
 from archtuna.storage import Attr
 from archtuna.study import Study
-from searches import SPACE, TWO, arguments, instant
+from searches import SPACE, TWO, arguments, climbing, instant
 from studies import make_spec
 
 
@@ -184,3 +184,18 @@ def test_the_study_says_who_evaluates_and_where(tmp_path: Path) -> None:
     study, _, _ = run(tmp_path, "first", space=TWO, trials=1)
     assert study.optuna.user_attrs[Attr.EVALUATORS] == ["test_siblings:counting"]
     assert study.optuna.user_attrs[Attr.FOLDERS] == [str((tmp_path / "first").resolve())]
+
+
+def test_what_was_stopped_elsewhere_is_not_a_result(tmp_path: Path) -> None:
+    """A sampler of generations knows a stopped trial as a complete one."""
+    nine = SPACE.replace("epochs: 3", "epochs: 9")
+    given = {"space": nine, "evaluator": climbing, "trials": 60}
+    first, _, _ = run(tmp_path, "first", sampler="nsga2", **given)
+    stopped = {trial.key for trial in first.trials() if trial.state == "stopped"}
+    second, _, _ = run(tmp_path, "second", sampler="random", seed=3, **given)
+    met = [trial for trial in second.trials() if trial.state == "complete" and trial.key in stopped]
+    assert met, "none of these was drawn again"
+    assert all(trial.epochs == 9 and not trial.reused for trial in met)
+    reused = [trial for trial in second.trials() if trial.reused]
+    assert reused
+    assert not any(trial.curve for trial in reused), "it is not the curve of the network before"

@@ -3,6 +3,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -620,3 +621,29 @@ def test_memory_is_kept_from_step_to_step():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     # The largest tensors of this network have 2,000 pages each.
     assert int(done.stdout) < 500
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_a_batch_in_pieces_makes_the_same_step(weights: str) -> None:
+    recipe = replace(FAST, class_weights=weights, epochs=1, ema=0.0, lr=0.1)
+    labels = torch.tensor([0] * 12 + [1] * 3 + [2])
+    batches = Held(torch.randn((16, 3, 8, 8), generator=torch.Generator().manual_seed(0)), labels)
+    steps = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, CLASSES))
+        list(train(model, batches, pictures(32, seed=1), recipe, classes=CLASSES, device="cpu", parts=parts))
+        steps.append(state(model))
+    for name, tensor in steps[0].items():
+        torch.testing.assert_close(tensor, steps[1][name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scaler", [{}, {"scale": 1.0}])
+def test_a_training_goes_on_on_a_device_of_another_kind(scaler: dict[str, float]) -> None:
+    """A point of a processor has one random state and no scaler; a card has two, and may have one."""
+    first = next(iter(train(network(), pictures(64), pictures(32, seed=1), FAST, classes=CLASSES, device="cpu")))
+    there = {**first.state(), "device": "cuda", "random": [torch.get_rng_state(), torch.zeros(16, dtype=torch.uint8)]}
+    again = list(
+        train(network(), pictures(64), pictures(32, seed=1), FAST, classes=CLASSES, device="cpu", resume=there)
+    )
+    assert [epoch.number for epoch in again] == list(range(2, FAST.epochs + 1))

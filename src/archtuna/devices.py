@@ -13,10 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from filelock import BaseFileLock
+    from torch import Tensor
 
 log = logging.getLogger("archtuna")
 
@@ -33,6 +35,14 @@ def usable_cores() -> int:
 def threads_of(workers: int) -> dict[str, str]:
     """Return the environment that gives each of some workers of this machine its share of the cores."""
     return dict.fromkeys(THREADS, str(max(1, usable_cores() // workers)))
+
+
+def moved(tensor: Tensor, device: torch.device, **layout: Any) -> Tensor:
+    """Return a tensor on a device, without waiting where that is safe.
+
+    CUDA copies what is not pinned before it returns; MPS may read it after it was given back (pytorch/pytorch#139550).
+    """
+    return tensor.to(device, non_blocking=device.type == "cuda", **layout)
 
 
 @contextlib.contextmanager

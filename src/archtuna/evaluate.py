@@ -137,6 +137,13 @@ class Best:
         return True
 
 
+def finite(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> dict[str, float]:
+    """Return metrics as numbers, without those that are not finite and that nobody searches by: no file holds such."""
+    wanted = {objective.name for objective in objectives}
+    numbers = {name: float(value) for name, value in metrics.items()}
+    return {name: value for name, value in numbers.items() if name in wanted or math.isfinite(value)}
+
+
 Function = Callable[[Candidate], Mapping[str, float] | Iterable[Mapping[str, float]]]
 
 
@@ -160,7 +167,8 @@ class FunctionEvaluator:
         start, best = time.perf_counter(), Best(self.objectives)
         given = self.function(candidate)
         epochs = 1 if isinstance(given, Mapping) else candidate.recipe.epochs
-        for epoch, metrics in enumerate([given] if isinstance(given, Mapping) else given, 1):
+        for epoch, told in enumerate([given] if isinstance(given, Mapping) else given, 1):
+            metrics = finite(told, self.objectives)
             best.improves(epoch, metrics)
             seconds = time.perf_counter() - start
             yield Progress(epoch, max(epoch, epochs), dict(metrics), best.epoch, best.metrics, seconds)
@@ -343,9 +351,10 @@ class _Course:
 
     def trained(self, epoch: Epoch) -> Progress:
         """Return what is known after an epoch."""
-        if self.best.improves(epoch.number, epoch.metrics):
+        metrics = finite(epoch.metrics, self.best.objectives)
+        if self.best.improves(epoch.number, metrics):
             self.weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in epoch.weights().items()}
-        return self._progress(epoch.number, epoch.metrics, epoch.state)
+        return self._progress(epoch.number, metrics, epoch.state)
 
     def deployed(self, end: Progress, validation: Batches) -> Progress:
         """Return the end of a training with the values of the exported network, where that computes something else."""
@@ -362,6 +371,10 @@ class _Course:
             found = evaluate_onnx(content, batches, classes=len(self.by.data.classes), threads=self.threads)
         except ExportError as error:
             raise TrialError(error.message, reason="export", hint=error.hint) from error
+        found = finite(found, self.best.objectives)
+        for name in (objective.name for objective in self.best.objectives):
+            if not math.isfinite(found[name]):
+                raise TrialError(f"{name} is {found[name]} after the export to {deploy.precision}", reason="nan")
         return replace(end, best={**found, **{f"{FLOAT}{name}": value for name, value in end.best.items()}})
 
     def _model(self, weights: Mapping[str, Tensor]) -> Network:

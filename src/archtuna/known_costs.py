@@ -8,6 +8,9 @@ and random ones. The first networks are spread over the range of costs, or expec
 ones are drawn at random, and some are changed networks of the front when improvement stalls, because a model alone can be
 wrong with confidence.
 
+Networks that failed in training teach where others will: what is expected of a candidate counts as far as it is likely to be
+trained to its end (the constrained improvement of Gardner et al. 2014, equation 6).
+
 It is an ordinary Optuna sampler. What was evaluated, is running or breaks a limit is never proposed.
 """
 
@@ -27,6 +30,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from scipy.special import ndtr
 
 from archtuna.guess import Guess
 from archtuna.improvement import Known, Uncertain, expected_improvement
@@ -47,6 +51,9 @@ STALL = 10
 MODELLED = 500
 GROWTH = 1.2
 CLIMBS = 3
+
+CHANCE, HOPELESS = -1, 0.01
+"""Among the surrogates, which have the indices of objectives, that of what fails; and the least chance that a network has."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +125,7 @@ class KnownCostSampler(BaseSampler):
             from what was seen.
         seed: of its draws.
         curve: what a trial came to at its rungs, from which the end of one that was stopped early is forecast.
+        failed: whether a trial is one whose network could not be trained: it ran out of memory, or its loss became no number.
     """
 
     def __init__(
@@ -127,8 +135,9 @@ class KnownCostSampler(BaseSampler):
         reference: Sequence[tuple[float, float]] | None = None,
         seed: int | None = None,
         curve: Callable[[FrozenTrial], Curve] = lambda trial: (),
+        failed: Callable[[FrozenTrial], bool] = lambda trial: False,
     ) -> None:
-        self.network, self.reference, self.curve = network, reference, curve
+        self.network, self.reference, self.curve, self.failed = network, reference, curve, failed
         self._random = random.Random(seed)
         self._trials: dict[int, Candidate | None] = {}
         self._surrogates: dict[int, Surrogate] = {}
@@ -181,7 +190,9 @@ class KnownCostSampler(BaseSampler):
             if trial.number == number or trial.state in (TrialState.FAIL, TrialState.WAITING) or not trial.params:
                 continue
             candidate = self._of_trial(trial)
-            if candidate is not None:
+            if candidate is not None and self.failed(trial):
+                view.add_failed(candidate)
+            elif candidate is not None:
                 view.add(trial, candidate, self.curve(trial))
         return view
 
@@ -206,28 +217,29 @@ class KnownCostSampler(BaseSampler):
         pool = self._new(self._random_draws(POOL), view)
         if not pool or not _facts_of(pool[0].point):
             return pool[0] if pool else None
+        chance = _Chance(view, self._surrogates).of(pool)
         if view.begun % 2 and view.done and view.reference is not None and view.qualities():
-            return pool[int(np.argmax(_First(view).score(pool)))]
-        return self._spread(view, pool)
+            return pool[int(np.argmax(_First(view).score(pool) * chance))]
+        return self._spread(view, pool, chance)
 
-    def _spread(self, view: _View, pool: Sequence[Candidate]) -> Candidate:
+    def _spread(self, view: _View, pool: Sequence[Candidate], chance: np.ndarray) -> Candidate:
         """Return the network whose costs are farthest from those of every network that was begun."""
-        begun = [c for c in (*view.candidates, *view.stopped, *view.pending) if c.point.feasible]
+        begun = [c for c in (*view.candidates, *view.stopped, *view.pending, *view.failed) if c.point.feasible]
         levels = _sizes([*pool, *begun])
         low, high = np.quantile(levels[: len(pool)], (0.02, 0.98))
         levels = np.clip(levels, low, high)
         if not begun:
             return pool[int(np.argmin(np.abs(levels - np.median(levels))))]
         gaps = np.abs(levels[: len(pool), None] - levels[None, len(pool) :]).min(axis=1)
-        return pool[int(np.argmax(gaps))]
+        return pool[int(np.argmax(gaps * chance))]
 
     def _best(self, view: _View) -> Candidate | None:
         """Return the candidate of the greatest expected improvement."""
-        model = self._fit(view)
+        model, chance = self._fit(view), _Chance(view, self._surrogates)
         pool = self._new(self._candidates(view), view)
         if not pool:
             return self._start(view)
-        scores = model.score(pool)
+        scores = model.score(pool) * chance.of(pool)
         keys = {candidate.point.key for candidate in pool}
         for _ in range(CLIMBS):
             leaders = [pool[i] for i in np.argsort(-scores, kind="stable")[:5]]
@@ -236,7 +248,7 @@ class KnownCostSampler(BaseSampler):
             if not fresh:
                 break
             keys.update(candidate.point.key for candidate in fresh)
-            found = model.score(fresh)
+            found = model.score(fresh) * chance.of(fresh)
             risen = found.max() > scores.max()
             pool, scores = [*pool, *fresh], np.concatenate([scores, found])
             if not risen:
@@ -330,6 +342,7 @@ class _View:
         taken: keys of networks that were evaluated, refused, stopped or are running.
         candidates, done, curves: complete networks, their values, and what they came to at their rungs.
         stopped, cut: networks that were stopped early, and what they came to until then.
+        failed: networks that could not be trained.
         pending: networks that are running.
     """
 
@@ -342,6 +355,7 @@ class _View:
         self.curves: list[Curve] = []
         self.stopped: list[Candidate] = []
         self.cut: list[Curve] = []
+        self.failed: list[Candidate] = []
         self.pending: list[Candidate] = []
 
     def add(self, trial: FrozenTrial, candidate: Candidate, curve: Curve) -> None:
@@ -356,10 +370,14 @@ class _View:
             self.candidates.append(candidate)
             self.done.append(np.array(trial.values, dtype=float) * self.signs)
 
+    def add_failed(self, candidate: Candidate) -> None:
+        self.taken.add(candidate.point.key)
+        self.failed.append(candidate)
+
     @property
     def begun(self) -> int:
-        """How many networks are complete, stopped or running."""
-        return len(self.done) + len(self.stopped) + len(self.pending)
+        """How many networks are complete, stopped, failed or running."""
+        return len(self.done) + len(self.stopped) + len(self.failed) + len(self.pending)
 
     def points(self) -> np.ndarray:
         return np.array(self.done).reshape(-1, len(self.signs))
@@ -478,11 +496,9 @@ class _Model(_Belief):
         super().__init__(view)
         kept = _modelled(view.points())
         cut = range(max(0, len(view.stopped) - MODELLED // 2), len(view.stopped))
-        self.known = [*(view.candidates[i] for i in kept), *(view.stopped[i] for i in cut)]
-        facts = _fact_table(self.known)
-        self.center, self.spread = facts.mean(axis=0), facts.std(axis=0) + 1e-9
-        self.names, self.ordered = _names(self.known)
-        x, points = self.coordinates(self.known), view.points()
+        known = [*(view.candidates[i] for i in kept), *(view.stopped[i] for i in cut)]
+        self.frame = _Frame(known)
+        x, points = self.frame.coordinates(known), view.points()
         self.models: dict[int, Surrogate] = {}
         self.seen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for i in view.qualities():
@@ -516,19 +532,53 @@ class _Model(_Belief):
         return float(np.median(ways)), float(np.var(ways)) + 1e-4
 
     def predict(self, candidates: Sequence[Candidate]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        x = self.coordinates(candidates)
+        x = self.frame.coordinates(candidates)
         return {i: model.predict(x) for i, model in self.models.items()}
 
     def _believe(self, x: Coordinates, pending: Sequence[Candidate]) -> None:
-        there = self.coordinates(pending)
+        there = self.frame.coordinates(pending)
         both = Coordinates(np.concatenate([x.values, there.values]), x.ordered)
         for i, mean in self.take_in(pending).items():
             y, noise = self.seen[i]
             y, noise = np.concatenate([y, mean]), np.concatenate([noise, np.zeros(len(mean))])
             self.models[i].fit(both, y, noise, tune=False)
 
+
+class _Chance:
+    """How likely networks are to be trained to their end, by those that were and those that failed."""
+
+    def __init__(self, view: _View, surrogates: dict[int, Surrogate]) -> None:
+        trained = [*view.candidates, *view.stopped][-MODELLED // 2 :]
+        failed = view.failed[-MODELLED // 2 :]
+        self.model: Surrogate | None = None
+        if trained and failed:
+            known = [*trained, *failed]
+            self.frame = _Frame(known)
+            outcomes = np.array([1.0] * len(trained) + [0.0] * len(failed))
+            self.model = surrogates.setdefault(CHANCE, Surrogate()).fit(self.frame.coordinates(known), outcomes)
+
+    def of(self, candidates: Sequence[Candidate]) -> np.ndarray:
+        """Return a probability for each: that its outcome is nearer to the trained ones'."""
+        if self.model is None:
+            return np.ones(len(candidates))
+        mean, deviation = self.model.predict(self.frame.coordinates(candidates))
+        return np.maximum(ndtr((mean - 0.5) / deviation), HOPELESS)
+
+
+class _Frame:
+    """Where networks lie among others: their decisions, and their costs on a log scale.
+
+    Args:
+        known: the others.
+    """
+
+    def __init__(self, known: Sequence[Candidate]) -> None:
+        facts = _fact_table(known)
+        self.center, self.spread = facts.mean(axis=0), facts.std(axis=0) + 1e-9
+        self.names, self.ordered = _names(known)
+
     def coordinates(self, candidates: Sequence[Candidate]) -> Coordinates:
-        """Return networks as rows of numbers: their decisions, and their costs on a log scale."""
+        """Return networks as rows of numbers."""
         rows = [[c.places.get(name, math.nan) for name in self.names] for c in candidates]
         decisions = np.array(rows, dtype=float).reshape(len(candidates), len(self.names))
         facts = (_fact_table(candidates) - self.center) / (4.0 * self.spread)

@@ -31,6 +31,7 @@ def make_sampler(
     network: Network | None = None,
     reference: Sequence[tuple[float, float]] | None = None,
     curve: Callable[[FrozenTrial], Curve] = lambda trial: (),
+    failed: Callable[[FrozenTrial], bool] = lambda trial: False,
 ) -> BaseSampler:
     """Return a sampler.
 
@@ -42,6 +43,7 @@ def make_sampler(
         network: what ``known-costs`` asks of the space; without it the sampler is made, and proposes nothing.
         reference: for each objective the ideal and the worst value that counts.
         curve: what a trial came to at its rungs.
+        failed: whether a trial's network could not be trained.
 
     Raises:
         StudyError: an unknown name, or a sampler that cannot do several objectives or needs a package that is missing.
@@ -51,7 +53,7 @@ def make_sampler(
     name = OURS if sampler is None else str(sampler).lower()
     if name == OURS:
         nothing: Network = lambda pick: Point(None, feasible=False)  # noqa: E731
-        return KnownCostSampler(network or nothing, reference=reference, seed=seed, curve=curve)
+        return KnownCostSampler(network or nothing, reference=reference, seed=seed, curve=curve, failed=failed)
     if name not in SAMPLERS:
         names = (OURS, *SAMPLERS)
         raise StudyError(f"unknown sampler '{sampler}'", hint=nearest(name, names) or f"known: {', '.join(names)}")

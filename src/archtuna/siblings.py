@@ -22,7 +22,7 @@ from archtuna.claims import evaluation_in
 from archtuna.errors import ArchtunaError
 from archtuna.evaluate import FLOAT, Evaluator, FunctionEvaluator, Progress, TrainEvaluator
 from archtuna.files import Place, place_of, read_bytes, write_atomically
-from archtuna.ledger import result_of
+from archtuna.ledger import result_of, state_of
 from archtuna.objective import kind_of
 from archtuna.space import Candidate
 from archtuna.spec import Spec, space_of
@@ -154,7 +154,8 @@ def found_elsewhere(study: Study, evaluator: Evaluator) -> dict[str, Found]:
             continue
         runs = _runs_of(other.user_attrs)
         for trial in storage.get_all_trials(other._study_id, deepcopy=False, states=(TrialState.COMPLETE,)):
-            if _has_all(trial, study):
+            # Some samplers know a stopped trial as a complete one.
+            if state_of(trial) == "complete" and _has_all(trial, study):
                 paths = tuple(run.weights(trial.number) for run in runs)
                 one = Found(other.study_name, trial.number, result_of(trial), paths)
                 found.setdefault(evaluation_in(trial.user_attrs) or "", one)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from archtuna.devices import moved
 from archtuna.errors import DataError, ShapeError, SpecError, TrialError, nearest
 from archtuna.metrics import Tally
 from archtuna.recipe import Recipe
@@ -171,16 +172,21 @@ class _Run:
             "scaler": self.scaler.state_dict(),
             "average": self.average.state() if self.average else None,
             "random": self.random.states,
+            "device": self.device.type,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.done, self.step_number = state["epoch"], state["step"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load(state["average"])
-        self.random.states = list(state["random"])
+        # What a device of another kind drew says nothing here: its own part begins anew.
+        alike = state.get("device", self.device.type) == self.device.type
+        known = list(state["random"])[: len(self.random.states) if alike else 1]
+        self.random.states[: len(known)] = known
 
     def epochs(self) -> Iterator[Epoch]:
         try:
@@ -225,8 +231,8 @@ class _Run:
         images, on_cpu = 0, self.device.type == "cpu"
         losses: list[Tensor] = []
         for x, y in self.training.epoch(number):
-            x = x.to(self.device, memory_format=self.layout, non_blocking=True)
-            loss = self._step(x, y.to(self.device, non_blocking=True))
+            x = moved(x, self.device, memory_format=self.layout)
+            loss = self._step(x, moved(y, self.device))
             images += len(y)
             losses.append(loss * len(y))
             # Reading a number costs nothing here and stops a lost trial at once; elsewhere it waits for the device.
@@ -245,7 +251,7 @@ class _Run:
         self.optimizer.zero_grad()
         losses = []
         for piece, labels in zip(x.chunk(self.parts), y.chunk(self.parts), strict=True):
-            loss, share = self._forward(piece, labels), len(labels) / len(y)
+            loss, share = self._forward(piece, labels), self._share(labels, y)
             loss = loss if share == 1.0 else share * loss
             self.scaler.scale(loss).backward()
             losses.append(loss.detach())
@@ -257,6 +263,13 @@ class _Run:
         if self.average:
             self.average.update(self.model)
         return sum(losses[1:], start=losses[0])
+
+    def _share(self, labels: Tensor, y: Tensor) -> float:
+        """Return which part of a batch's mean loss the mean of a piece is; a loss with class weights is a mean by these."""
+        weights = getattr(self.loss, "keywords", {}).get("weight")
+        if weights is None or len(labels) == len(y):
+            return len(labels) / len(y)
+        return float(weights[labels].sum() / weights[y].sum())
 
     def _forward(self, x: Tensor, y: Tensor) -> Tensor:
         if len(y) == 1:
@@ -373,9 +386,9 @@ def tally(model: nn.Module, batches: EpochBatches, *, classes: int, device: str 
     try:
         with torch.inference_mode():
             for x, y in batches.epoch(0):
-                logits = model(x.to(place, memory_format=layout, non_blocking=True))
+                logits = model(moved(x, place, memory_format=layout))
                 _check_shape(logits, classes)
-                answers.add(logits, y.to(place, non_blocking=True))
+                answers.add(logits, moved(y, place))
         return answers
     finally:
         for module, mode in modes:

@@ -36,7 +36,7 @@ from archtuna.files import Unreachable
 from archtuna.gauge import Gauge, Reading, refuse_unexportable
 from archtuna.interrupts import Interrupted, Stop
 from archtuna.leases import RENEWALS, Lease, LeaseLost, Pulse, held_by, is_of, take, this_worker, worker_of
-from archtuna.ledger import COUNTED, recorded
+from archtuna.ledger import COUNTED, recorded, state_of
 from archtuna.measuring import Measuring
 from archtuna.objective import values_of
 from archtuna.orders import Orders, has_time, is_admitted, is_reached
@@ -370,6 +370,7 @@ class Worker:
     # evaluating
 
     def _evaluate(self, lease: Lease, proposal: Proposal) -> None:
+        self._curve = {}  # A result that is taken over has none.
         try:
             measured = self._measure(lease, proposal)
             proposal = measured or proposal
@@ -457,7 +458,6 @@ class Worker:
         paused = self._with_files(lease, partial(self.artifacts.last_point, lease.number), "has to look where to go on")
         began = False
         reports: dict[str, Mapping[str, float]] = {}
-        self._curve = {}
         for progress in epochs_of(self.evaluator, proposal.candidate, self.stop, paused):
             if not began and (progress.taken_up or progress.epoch > 1):
                 reports = self._go_on(lease, progress.epoch)
@@ -632,6 +632,7 @@ def sampler_for(proposer: Proposer, study: Study, given: str | BaseSampler | Non
         network=partial(proposer.point, study.objectives),
         reference=[study.reference[o.name] for o in study.objectives],
         curve=partial(curve_of, study.objectives),
+        failed=lambda trial: trial.state == TrialState.PRUNED and state_of(trial) == "failed",
     )
     if orders.index and given is not None and not isinstance(given, str):
         sampler.reseed_rng()  # Copies of one sampler would all draw the same.

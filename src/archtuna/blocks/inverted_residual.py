@@ -132,7 +132,10 @@ def _same(kernel: int, stride: int) -> tuple[list[nn.Module], int]:
     },
 )
 class MBConv(Residual):
-    """EfficientNet's block: 1x1 expansion, depthwise with TensorFlow's padding, squeeze-and-excite, 1x1 projection, SiLU."""
+    """EfficientNet's block: 1x1 expansion, depthwise, squeeze-and-excite, 1x1 projection, SiLU.
+
+    Padded as TensorFlow pads a map that the stride divides.
+    """
 
     def __init__(
         self,
@@ -166,7 +169,11 @@ class MBConv(Residual):
     },
 )
 class FusedMBConv(Residual):
-    """EfficientNetV2's fused block: one full convolution expands, a 1x1 projects; TensorFlow's padding, SiLU."""
+    """EfficientNetV2's fused block: one full convolution expands, a 1x1 projects, SiLU.
+
+    Padded as TensorFlow pads a map that the stride divides. The projection is there at an expansion of 1, too, where the
+    original has one convolution alone.
+    """
 
     def __init__(
         self,

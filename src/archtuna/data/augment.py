@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from archtuna.devices import moved
+
 CROP_AREA = (0.35, 1.0)
 """Share of the picture's area that a random crop keeps."""
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -27,7 +29,7 @@ _GREY_LEVEL = 128.0
 
 def take(pixels: np.ndarray, indices: np.ndarray, device: torch.device) -> Tensor:
     """Return the pictures at ``indices`` of (n, H, W, C) as a batch (N, C, H, W) of uint8."""
-    return torch.from_numpy(pixels[indices]).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    return moved(torch.from_numpy(pixels[indices]), device).permute(0, 3, 1, 2)
 
 
 def crop_and_flip(pixels: np.ndarray, indices: np.ndarray, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -50,7 +52,7 @@ def crop_and_flip(pixels: np.ndarray, indices: np.ndarray, generator: torch.Gene
         crops = np.empty((len(members), tall, wide, pixels.shape[3]), dtype=np.uint8)
         for place, (index, (top, left)) in enumerate(zip(members.tolist(), corners.tolist(), strict=True)):
             crops[place] = pixels[index, top : top + tall, left : left + wide]
-        batch = torch.from_numpy(crops).to(device, non_blocking=True).permute(0, 3, 1, 2)
+        batch = moved(torch.from_numpy(crops), device).permute(0, 3, 1, 2)
         groups.append(flip(_resize(batch, (height, width)), generator))
     return torch.cat(groups)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from archtuna.data.augment import crop_and_flip, cutout, flip, randaugment, take
 from archtuna.data.images import Images
 from archtuna.data.preprocess import Preprocess
+from archtuna.devices import moved
 from archtuna.errors import DataError
 from archtuna.recipe import Recipe
 
@@ -104,7 +105,7 @@ class Batches:
             last = position == len(self) - 1
             start = position * self.batch_size
             chosen = order[start : None if last else start + self.batch_size]
-            labels = self._labels[torch.from_numpy(chosen)].to(self.device, non_blocking=True)
+            labels = moved(self._labels[torch.from_numpy(chosen)], self.device)
             yield self._batch(chosen, generator), labels
 
     def _batch(self, chosen: np.ndarray, generator: torch.Generator) -> Tensor:

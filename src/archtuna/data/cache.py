@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,13 +72,13 @@ def build_once(target: Path, ready: Callable[[Path], bool], write: Callable[[Pat
             # Whoever holds the lock is the only builder: what lies here was left by one that was killed.
             for stale in target.parent.glob(f".{target.name}.*.part"):
                 stale.unlink(missing_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-            os.close(handle)
+            # Not tempfile: its files are readable by their owner alone, and a group may share a cache.
+            part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
             try:
-                write(Path(name))
-                os.replace(name, target)
+                write(part)
+                os.replace(part, target)
             finally:
-                Path(name).unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
     except OSError as error:
         hint = "free some space there, or set ARCHTUNA_CACHE to a folder on another disk"
         raise DataError(f"{target.parent}: cannot write {what}: {error.strerror or error}", hint=hint) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import unicodedata
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,19 @@ from typing import NamedTuple
 
 from archtuna.data.ledger import Ledger, Stamp, stamp_of
 from archtuna.data.picture import SUFFIXES, Seen, inspect, quiet_decoders
+from archtuna.devices import usable_cores
 from archtuna.errors import DataError
 
 logger = logging.getLogger("archtuna")
 
 PARTS: Mapping[str, str] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """Names of folders that prescribe a part of the split, in lower case."""
+
+TOGETHER = 4096
+"""Pictures that are handed to the readers at once."""
+
+NOTED_SECONDS = 60.0
+"""How often a long reading is noted, so that one that is interrupted need not begin anew."""
 
 
 class Entry(NamedTuple):
@@ -59,16 +67,21 @@ def look_at(root: Path, entries: list[Entry]) -> list[Seen]:
     missing = [entry for entry in entries if entry.name not in seen]
     if missing:
         logger.info("reading %s of %s pictures in %s", f"{len(missing):,}", f"{len(entries):,}", root)
-        with quiet_decoders(), ThreadPoolExecutor(usable_cpus()) as pool:
-            found = list(pool.map(inspect, [entry.path for entry in missing], chunksize=1))
-        seen.update((entry.name, fact) for entry, fact in zip(missing, found, strict=True))
-    ledger.note({entry.name: (stamps[entry.name], list(seen[entry.name])) for entry in entries})
+        noted = time.monotonic()
+        with quiet_decoders(), ThreadPoolExecutor(usable_cores()) as pool:
+            for start in range(0, len(missing), TOGETHER):
+                some = missing[start : start + TOGETHER]
+                seen.update(zip((entry.name for entry in some), pool.map(inspect, [e.path for e in some]), strict=True))
+                if time.monotonic() - noted > NOTED_SECONDS:
+                    _note(ledger, stamps, seen)
+                    noted = time.monotonic()
+    _note(ledger, stamps, seen)
     return [seen[entry.name] for entry in entries]
 
 
-def usable_cpus() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _note(ledger: Ledger, stamps: Mapping[str, Stamp], seen: Mapping[str, Seen]) -> None:
+    """Remember what was read; a picture that could not be is read again, since that may pass."""
+    ledger.note({name: (stamps[name], list(fact)) for name, fact in seen.items() if fact.reason is None})
 
 
 def _part_folders(root: Path) -> list[tuple[Path, str]]:
@@ -77,6 +90,15 @@ def _part_folders(root: Path) -> list[tuple[Path, str]]:
     parts = [part for _, part in found]
     if "train" not in parts:
         return []
+    train = next(folder for folder, part in found if part == "train")
+    others = [e.name for e in _folders(root) if e.name.lower() not in PARTS and next(_walk(e), None)]
+    if others and not _folders(train):
+        return []  # A class of that name: there are pictures in it, and in folders beside it.
+    if others:
+        raise DataError(
+            f"{root}: beside {train.name} there are folders with pictures that are no part: {', '.join(others[:5])}",
+            hint="parts are train, val and test: move the others away, or rename them",
+        )
     for part in parts:
         if parts.count(part) > 1:
             names = ", ".join(folder.name for folder, p in found if p == part)

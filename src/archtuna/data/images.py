@@ -15,8 +15,8 @@ import numpy as np
 import PIL
 
 from archtuna.data.cache import build_once, cache_folder
-from archtuna.data.folder import usable_cpus
 from archtuna.data.picture import Fit, Size, quiet_decoders
+from archtuna.devices import usable_cores
 from archtuna.errors import DataError
 
 logger = logging.getLogger("archtuna")
@@ -141,7 +141,7 @@ def _write(path: Path, shape: tuple[int, ...], draw: Callable[[int], np.ndarray]
 def _drawn(shape: tuple[int, ...], draw: Callable[[int], np.ndarray]) -> Iterator[np.ndarray]:
     # The first alone: a source that is read as a whole is then read by one thread only.
     yield draw(0)
-    with quiet_decoders(), ThreadPoolExecutor(usable_cpus()) as pool:
+    with quiet_decoders(), ThreadPoolExecutor(usable_cores()) as pool:
         for start in range(1, shape[0], _CHUNK):
             yield from pool.map(draw, range(start, min(start + _CHUNK, shape[0])))
 

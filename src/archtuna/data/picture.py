@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from archtuna.errors import DataError
 
@@ -57,12 +57,15 @@ def inspect(path: str | os.PathLike[str]) -> Seen:
         if not content:
             return Seen(digest, 0, 0, False, "the file is empty")
         with _open(io.BytesIO(content)) as image:
-            grey, turned = _is_grey(image), image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+            if image.format == "TIFF":
+                image.load()  # which turns it, and is ahead of it with the size
+            grey, turning = _is_grey(image), image.getexif().get(_ORIENTATION, 1)
+            turned = turning in (5, 6, 7, 8)
             height, width = (image.width, image.height) if turned else (image.height, image.width)
             # The smallest scale still reads every byte, and so notices a truncated file in a fraction of the time.
             image.draft(None, (1, 1))
             image.load()
-            if image.mode not in ("L", "RGB"):
+            if image.mode not in ("L", "RGB") or turning != 1:
                 flatten(image, 3)
         return Seen(digest, height, width, grey, None)
     # Decoders meet hostile bytes with every kind of exception (OSError, SyntaxError, struct.error, IndexError…);
@@ -147,7 +150,7 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
     What is transparent is seen against white. 16-bit values are scaled to 8; floating-point ones are taken as 0..1 when
     none is above 1, else as 0..255.
     """
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(_to_8_bit(np.asarray(image), image.mode == "F"))
     elif image.has_transparency_data:
@@ -157,6 +160,18 @@ def flatten(image: Image.Image, channels: int) -> Image.Image:
         image = image.convert("L" if image.mode == "1" else "RGB")
     mode = "L" if channels == 1 else "RGB"
     return image if image.mode == mode else image.convert(mode)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF says, whatever else stands there: cameras write tags that no standard knows."""
+    method = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    return image if method is None else image.transpose(method)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 
 
 def _to_8_bit(values: np.ndarray, is_float: bool) -> np.ndarray:
@@ -172,7 +187,12 @@ def render(image: Image.Image, size: Size, *, channels: int, fit: Fit) -> np.nda
     ``resize`` stretches it; ``pad`` keeps its shape and fills with black. Bicubic, averaging where it shrinks.
     """
     image = _load(image, size) if getattr(image, "tile", None) else image
-    upright = flatten(image, channels)
+    try:
+        upright = flatten(image, channels)
+    except MemoryError:
+        raise
+    except Exception as error:  # As when it is opened: what is odd about a picture shows in any way.
+        raise DataError(f"cannot be read as a picture: {reason_of(error)}") from error
     height, width = size
     inner = (width, height)
     if fit == "pad":
