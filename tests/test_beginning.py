@@ -5,7 +5,7 @@ import pytest
 from archtuna import beginning
 from archtuna.beginning import begin
 from archtuna.beginning.advice import PLACES, Wishes
-from archtuna.beginning.outlook import Pace, Timed
+from archtuna.beginning.outlook import Outlook, Pace, Timed
 from archtuna.costs import costs_of
 from archtuna.errors import DataError, SpecError, TrialError
 from archtuna.model import check_output
@@ -65,6 +65,13 @@ def test_without_pictures_it_is_the_plain_file_with_what_was_asked_for():
     assert space.settings.objectives == ("f1", "macs")
     assert "path" not in space.settings.data
     assert begun.inventory is begun.pace is begun.outlook is None
+
+
+@pytest.mark.parametrize("space", [None, "micro"])
+def test_without_pictures_the_file_has_the_size_that_was_asked_for(space):
+    begun = begin(None, Wishes(input_size=48), classes=4, space=space)
+    assert SearchSpace.read(begun.text).input_sizes() == ((48, 48),)
+    assert SearchSpace.read(begun.text).default().architecture.input_size == (48, 48)
 
 
 def test_without_pictures_and_classes_it_asks_for_them():
@@ -153,6 +160,16 @@ def test_too_little_time_shrinks_the_input_and_measures_again(large, monkeypatch
     assert begun.notes == ()
 
 
+def test_limits_are_those_of_the_input_that_the_time_leaves(large, monkeypatch):
+    measured(monkeypatch, 0.004)
+    begun = begin(large, Wishes(time="30m", place="server"), seconds=1)
+    side = int(begun.advice["input_size"].value)
+    assert 64 < side < 224
+    bound = next(limit for limit in SearchSpace.read(begun.text).settings.limits if limit.name == "macs").bound
+    assert bound == pytest.approx(500e6 * (side / 64) ** 2, rel=0.05)
+    assert f"macs are those of 64 pixels, grown to {side}" in begun.advice["limits"].reason
+
+
 def test_a_size_that_was_asked_for_stays(large, monkeypatch):
     sides = measured(monkeypatch, 0.004)
     begun = begin(large, Wishes(time="10m", input_size=128), seconds=1)
@@ -177,6 +194,15 @@ def test_where_there_is_room_trainings_are_longer(sets, monkeypatch):
     assert begun.advice["epochs"].value == 60
     assert "2h has room for longer trainings than 30 epochs" in begun.text
     assert begun.outlook.trials == 200
+
+
+def test_room_for_less_than_an_epoch_is_not_spoken_of(monkeypatch):
+    measured(monkeypatch, 1e-5)
+    some = Outlook(20.0, 1.0, (1.0, 1.0, 1.0), (61, 61, 61), 61, (100.0, 100.0))
+    monkeypatch.setattr(beginning, "outlook", lambda *_, **__: some)
+    begun = begin("digits", Wishes(time="2h"), seconds=1)
+    assert begun.advice["epochs"].value == 30
+    assert "has room" not in begun.text
 
 
 def test_where_the_trial_run_fails_the_file_is_written_without_an_estimate(sets, monkeypatch, caplog):

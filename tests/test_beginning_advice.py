@@ -113,6 +113,18 @@ def test_limits_follow_from_the_place_and_grow_with_the_size():
     assert advice(space="resnet")["limits"].value == ("params <= 5M", "macs <= 500M")
 
 
+def test_limits_grow_from_the_largest_input_that_a_space_is_made_for():
+    own = tuple((side, side) for side in range(96, 225, 32))
+    found = pictures(size=(300, 300))
+    assert advice(found, "classic", sizes=own)["limits"].value == ("params <= 3M", "macs <= 300M")
+    larger = advice(found, "classic", sizes=own, input_size=448)["limits"]
+    assert larger.value == ("params <= 3M", "macs <= 1.2G")
+    assert larger.reason == "what breaks a limit is never trained; macs are those of 224 pixels, grown to 448"
+    # Of a space that searches its size the pictures' own size is not what the file says.
+    assert advice(found, "micro", sizes=((32, 32), (48, 48), (64, 64)))["limits"].value[1] == "macs <= 5M"
+    assert advice(found, "micro", sizes=((64, 64),), input_size=(64, 256))["limits"].value[1] == "macs <= 20M"
+
+
 def test_what_people_say_for_objectives():
     assert objectives_said("quality, size") == ("f1", "params")
     assert objectives_said("Accuracy,speed") == ("accuracy", "latency_ms")
@@ -144,6 +156,11 @@ def test_a_time_has_to_be_one(text, error):
 def test_without_pictures_it_proposes_what_follows_from_the_place():
     found = advise(Wishes(place="phone"), None, SPACES["mobilenetv3"], TRAINING, ((64, 64),))
     assert set(found) == {"objectives", "limits", "workers"}
+
+
+def test_without_pictures_the_size_is_the_one_that_was_asked_for():
+    found = advise(Wishes(input_size=(48, 64)), None, None, TRAINING, ((64, 64),))
+    assert found["input_size"] == Proposal("[48, 64]", "as asked for")
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -1,8 +1,11 @@
+import tracemalloc
+
 import pytest
 
 from archtuna import document
-from archtuna.choice import REMEMBERED, Answered, Choice, read_choice, read_slot
+from archtuna.choice import REMEMBERED, Answered, Choice, check, read_argument, read_choice, read_slot
 from archtuna.errors import SpecError
+from archtuna.signature import Parameter
 
 
 def choice(text):
@@ -51,6 +54,47 @@ def test_default_is_the_first_option_and_the_text_reads_back():
         found = choice(text)
         assert str(found) == text
         assert found.default == (found.values() or (found.low,))[0]
+
+
+def test_values_of_a_step_are_without_the_noise_of_adding():
+    assert choice("0.1..0.5/0.1").values() == (0.1, 0.2, 0.3, 0.4, 0.5)
+    assert choice("-0.3..0.3/0.1").values()[3] == 0
+    assert choice("0.2..0.9/0.1").probes() == (0.2, 0.3, 0.9)
+    assert choice("0.2..0.9/0.1").extremes() == (0.2, 0.9)
+    assert choice("1..6/2").extremes() == (1, 5)
+    assert all(type(value) is int for value in choice("16..64/16").values())
+
+
+def test_ends_of_a_long_range_are_known_without_its_values(monkeypatch):
+    long = choice("1..60000 log")
+    monkeypatch.setattr(Choice, "values", None)
+    assert (long.probes(), long.extremes(), long.count()) == ((1, 2, 60000), (1, 60000), 60000)
+    assert choice("0.5..1").count() is None
+
+
+@pytest.mark.parametrize("text", ["16..1e2", "16..1e2 log", "1.0..3"])
+def test_a_continuous_range_is_no_range_of_whole_numbers(text):
+    with pytest.raises(SpecError, match=r"must be a whole number, not 1\d*\.5\nhint: whole numbers: 1\d*\.\.\d+"):
+        check(read_slot(document.from_plain(text, path="p"), "p", {}), Parameter("p", int).coerce)
+    check(read_slot(document.from_plain(text, path="p"), "p", {}), Parameter("p", float).coerce)
+
+
+def test_every_option_in_a_list_is_looked_at():
+    place = document.from_plain(["1|2|3", ["4|5", 6], "7|8"])
+    slot = read_argument(place, "p", {})
+    assert list(slot.candidates()) == [(1, (4, 6), 7), (2, (5, 6), 8), (3, (4, 6), 7)]
+    assert list(read_argument(document.from_plain([]), "p", {}).candidates()) == [()]
+
+
+def test_a_long_list_of_long_choices_is_refused_before_it_is_spread_out():
+    text = "|".join(map(str, range(1000)))
+    tracemalloc.start()
+    with pytest.raises(SpecError, match="a list of 2,000 values; at most 64 are read"):
+        read_argument(document.from_plain([text] * 2000), "p", {})
+    slot = read_argument(document.from_plain([["$k"] * 64] * 64), "p", {"k": choice(text)})
+    assert sum(1 for _ in slot.candidates()) == 1000
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 def test_shared_choices_are_named_once():

@@ -160,6 +160,33 @@ def test_files_of_rows_travel_with_the_space(tmp_path, monkeypatch):
     assert again.text == space.text
 
 
+def test_an_emoji_in_a_file_of_rows_travels_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = "# \U0001f525 und \xfc, \\ud83d\\udd25\nmodule: [[-1, 1, Conv, [8, 3]]]\n"
+    (tmp_path / "fire.yaml").write_text(text, encoding="utf-8")
+    space = kindle("[-1, 1, YamlModule, [fire.yaml]]")
+    assert space.text.isascii()
+    assert SearchSpace.read(space.text).modules == {"fire.yaml": text}
+    # A file in braces is written anew, and so is plain data.
+    braces = f"{{backbone: [[-1, 1, YamlModule, [fire.yaml]], {HEAD}]}}\n"
+    assert SearchSpace.read(SearchSpace.read(braces).text).modules == {"fire.yaml": text}
+    data = {"backbone": SearchSpace.read(braces).plain["backbone"], "modules": {"fire.yaml": text}}
+    assert SearchSpace.read(SearchSpace.read(data).text).modules == {"fire.yaml": text}
+
+
+def test_a_wrong_divisor_in_a_file_of_rows_is_pointed_at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "block.yaml").write_text("channel_divisor: 0\nmodule: [[-1, 1, Conv, [8, 3]]]\n")
+    with pytest.raises(SpecError, match=r"^block\.yaml:1: channel_divisor: must be a whole number of at least 1"):
+        kindle("[-1, 1, YamlModule, [block.yaml]]")
+
+
+def test_vary_takes_the_place_of_a_choice_in_a_list():
+    space = kindle("[-1, 1, Conv, [8, 3|5]]", head="vary: [{rows: Conv, kernel_size: 7|9}]\n")
+    assert [(choice.name, str(choice)) for choice in space.choices] == [("backbone.0.kernel_size", "7|9")]
+    assert [a["kernel"] for _, a in rows(space, {"backbone.0.kernel_size": 9})] == [9]
+
+
 def test_a_choice_as_an_argument_of_a_file_is_one_decision(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "twice.yaml").write_text(

@@ -123,6 +123,31 @@ def test_an_error_points_to_the_mistake(validator, text, path, words):
     assert words in " ".join(f"{best_match([error]).message} {error.message}" for error in errors)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "width_multiple: .25|.5", "width_multiple: 1.|0.5", "input_size: 16|32.0", "input_size: 1e1|16", "input_size: 16..64/8.0",
+        "training: {channels_last: true}", "training: {channels_last: false}", "training: {channels_last: auto|true}",
+        "training: {label_smoothing: .1|.2}", "training: {lr: NULL|.1}",
+    ],
+)  # fmt: skip
+def test_numbers_and_words_may_be_spelt_as_the_reader_reads_them(validator, text):
+    for row in ("[1, Conv, [16, 3]]", "[1, Conv, [16|32.0, 1e1|3]]", "[1, Dropout, [.1|.2]]"):
+        file = f"backbone: [{row}, [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [4]]]\n{text}\n"
+        assert SearchSpace.read(file).section
+        assert best_match(validator.iter_errors(plain(file))) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["input_size: 0|16", "input_size: 1...5", "input_size: -1|3", "width_multiple: .2...5"]
+)
+def test_no_other_spellings_are_let_through(validator, text):
+    file = f"backbone: [[1, Flatten, []]]\n{text}\n"
+    with pytest.raises(SpecError):
+        SearchSpace.read(file)
+    assert not validator.is_valid(plain(file))
+
+
 def test_blocks_of_ones_own_are_in_it():
     from torch import nn
 

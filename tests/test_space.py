@@ -123,6 +123,48 @@ def test_size_counts_every_network():
     assert found.size == len(seen) == 8
 
 
+def asked_in_every_way(found):
+    """All that can be decided of a space's networks, by following every answer to every choice that is asked."""
+    ways, waiting = set(), [{}]
+    while waiting:
+        decisions = dict(found.candidate(waiting.pop()).decisions)
+        if tuple(decisions.items()) not in ways:
+            ways.add(tuple(decisions.items()))
+            for choice in found.choices:
+                if choice.name in decisions:
+                    waiting += [{**decisions, choice.name: value} for value in choice.values()]
+    return ways
+
+
+@pytest.mark.parametrize(
+    ("rows", "extra", "size"),
+    [
+        ("[1, $m, [8, 3]], [1, $m, [8, 3]]", "choices: {m: Conv|DWConv}", 2),
+        ("[1, $m, [8, 3|5]], [1, $m, [8, 3|5]]", "choices: {m: Conv|DWConv}", 8),
+        ("[$r, Conv, [16|32, 3]], [$r, Conv, [16|32, 3]]", "choices: {r: 0..2}", 9),
+        ("[$r, Conv, [8, 3|5]]", "choices: {r: 1..2}\ndepth_multiple: $r", 4),
+        ("[1, Conv, [8, 3]], {any: [{rows: [[$r, Conv, [8, 3]], [$r, Conv, [8, 1]]]}, [1, DWConv, [8, 3]]]}", "choices: {r: 1..2}", 3),
+        ("{any: [[1, Conv, [8, $k]], [1, DWConv, [8, $k]], [1, Conv, [8, 1]]]}", "choices: {k: 3|5}", 5),
+        ("{rows: [[$r, Conv, [8, $k]]], repeat: $r}, [0|1, Conv, [8, $k]]", "choices: {r: 0..2, k: 3|5}", 11),
+        ("[$r, $m, [8, $k]], {any: [[$r, $m, [8, 1|3]], [1, Conv, [8, $k]]]}", "choices: {r: 0|1, m: Conv|DWConv, k: 3|5}", 18),
+        ("[1, Conv, [$c, 3]], [0|1, Conv, [$c, $c]]", "choices: {c: 3|5}\ninput_size: 16|32", 8),
+    ],
+)  # fmt: skip
+def test_size_counts_a_shared_choice_once_where_it_is_asked(rows, extra, size):
+    sizes = "" if "input_size" in extra else "input_size: 16\n"
+    found = SearchSpace.read(f"{sizes}backbone: [[1, Conv, [8, 3]], {rows}, {HEAD}]\n{extra}\n")
+    assert found.size == len(asked_in_every_way(found)) == size
+
+
+def test_size_of_more_shared_choices_than_can_be_followed_is_an_upper_bound():
+    def size(count):
+        rows = ", ".join(f"[$r{i}, Conv, [8, 3|5]], [$r{i}, Conv, [8, 3]]" for i in range(count))
+        return space(rows, extra=f"choices: {{{', '.join(f'r{i}: 0|1' for i in range(count))}}}").size
+
+    assert size(8) == 3**8
+    assert 3**60 <= size(60) <= 6**60
+
+
 def test_vary_overrides_rows_by_name_number_range_and_property():
     body = "[1, Conv, [8, 3, 2]], [1, Conv, [8, 3]], [1, MaxPool, [2]], [1, InvertedResidualv2, [8, 2, 1]]"
 
@@ -137,6 +179,46 @@ def test_vary_overrides_rows_by_name_number_range_and_property():
     assert names("{rows: [1, InvertedResidualv2], channels: 8|16}") == ["backbone.1.channels", "backbone.3.channels"]
     assert names("{rows: all, expansion: 1|2}") == ["backbone.3.expansion"]
     assert names("{rows: 1, module: Conv|DWConv}") == ["backbone.1.module"]
+
+
+def test_vary_takes_the_place_of_a_choice_in_a_list():
+    found = space(
+        "[1, InvertedResidualv3, [$k, 3, 24|32, 0, 0, 1]]",
+        extra="choices: {k: 3|5}\nvary: [{rows: InvertedResidualv3, kernel: 7|9}]",
+    )
+    assert [(c.name, str(c)) for c in found.choices] == [("backbone.0.channels", "24|32"), ("backbone.0.kernel", "7|9")]
+    assert found.candidate({"backbone.0.kernel": 9}).architecture.rows[0].arguments["kernel"] == 9
+    own = space("[1, InvertedResidualv3, [3|5, 3, 24, 0, 0, 1]]", extra="vary: [{rows: 0, kernel: 7|9}]")
+    assert [str(c) for c in own.choices] == ["7|9"]
+    assert own.size == 2
+    fixed = space("[1, InvertedResidualv3, [3|5, 3, 24, 0, 0, 1]]", extra="vary: [{rows: 0, kernel: 7}]")
+    assert fixed.choices == ()
+
+
+def test_two_choices_of_one_name_are_refused():
+    with pytest.raises(SpecError, match=r"two choices are named 'backbone\.0\.kernel'"):
+        space("[1, InvertedResidualv3|MBConv, [3|5, 8, 1]]", extra="vary: [{rows: 0, kernel: 7|9}]")
+
+
+@pytest.mark.parametrize(
+    ("row", "module", "other"),
+    [
+        ("[2, Conv, [20, 3, 1, 0]]", "Conv|DWConv", "[2, DWConv, [20, 3, 1, 0]]"),
+        ("[1, Conv, [8, 3, 1, 0]]", "Conv|AvgPool", "[1, AvgPool, [3, 1, 0]]"),
+        ("[1, InvertedResidualv3, [3, 4, 20, 0, 1, 1]]", "InvertedResidualv3|MBConv", "[1, MBConv, [4, 20, 1, 3, 0]]"),
+        ("[1, InvertedResidualv3, [3, 4, 24, 0, 1, 1]]", "InvertedResidualv3|Conv", "[1, Conv, [24, 3, 1, 0, 1, Hardswish]]"),
+    ],
+)  # fmt: skip
+def test_a_varied_module_leaves_what_a_list_means(row, module, other):
+    found = space(row, extra=f"vary: [{{rows: 0, module: {module}}}]")
+    assert found.default().architecture.key == space(row).default().architecture.key
+    last = module.partition("|")[2]
+    assert found.candidate({"backbone.0.module": last}).architecture.key == space(other).default().architecture.key
+
+
+def test_an_argument_that_is_varied_beside_the_module_is_a_named_one():
+    found = space("[1, Conv, [20, 3]]", extra="vary: [{rows: 0, module: Conv|DWConv, channels: 20|40}]")
+    assert found.default().architecture.rows[0].arguments["channels"] == 20
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,16 @@ def test_what_nothing_takes_is_built_as_written_and_said():
     assert SearchSpace.read(architecture.to_yaml()).default().architecture.key == architecture.key
 
 
+def test_what_alternatives_that_take_another_row_pass_by_is_said():
+    stem, other = "  - [1, Conv, [8, 3], {name: a}]\n", "  - [1, Conv, [16, 3]]\n"
+    found = space(f"{stem}{other}  - {{any: [[1, Conv, [8, 3]], [1, DWConv, [8, 3]]], from: a}}\n")
+    assert found.notes == ("backbone[1]: nothing takes what this row gives",)
+    assert modules(found.default().architecture) == ["Conv", "Conv", "Conv"]
+    # One of them without a source of its own takes the row before.
+    found = space(f"{stem}{other}  - {{any: [[1, Conv, {{channels: 8, kernel: 3, from: a}}], [1, DWConv, [8, 3]]]}}\n")
+    assert found.notes == ()
+
+
 def test_a_group_repeats_its_rows_together():
     rows = """\
   - [1, Conv, [8, 3]]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from typing import Any, Generic, Literal, TypeVar
 
 from archtuna.architecture import Scalar
 from archtuna.document import Value, scalar_of
 from archtuna.errors import SpecError, brief, nearest
+from archtuna.signature import MAX_LIST
 
 T = TypeVar("T")
 
@@ -50,25 +52,45 @@ class Choice:
         """Every value in order, or None where a range is continuous."""
         if self.options is not None:
             return self.options
-        if self.step is None:
-            return None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self.low + i * self.step for i in range(count))
+        count = self.count()
+        return None if count is None else tuple(self._value(i) for i in range(count))
+
+    def count(self) -> int | None:
+        """How many values there are, or None where a range is continuous."""
+        if self.options is not None:
+            return len(self.options)
+        return None if self.step is None else math.floor((self.high - self.low) / self.step + 1e-9) + 1
+
+    def _value(self, index: int) -> float:
+        """Return a value of a range with a step, without the noise of adding: the third of 0.1, 0.2, … is 0.3."""
+        assert self.step is not None
+        return round(self.low + index * self.step, 12)
+
+    @property
+    def _last(self) -> float:
+        """The largest value of a range, which may lie below its end."""
+        count = self.count()
+        return self.high if count is None else self._value(count - 1)
 
     def probes(self) -> tuple[Scalar, ...]:
-        """The values that tell whether all are possible: every option; of a range the ends and the first step."""
+        """The values that tell whether all are possible: every option; of a range the ends and the first step.
+
+        Of a continuous range whose ends are whole numbers one between them: ``16..1e2`` is no range of whole numbers.
+        """
         if self.options is not None:
             return self.options
-        second = () if self.step is None or self.low + self.step > self.high else (self.low + self.step,)
-        return (self.low, *second, self.high if self.step is None else (self.values() or (self.high,))[-1])
+        if self.step is None:
+            inside = (self.low + 0.5,) if float(self.low).is_integer() and float(self.high).is_integer() else ()
+            return (self.low, self.high, *inside)
+        second = () if self.low + self.step > self.high else (self._value(1),)
+        return (self.low, *second, self._last)
 
     def extremes(self) -> tuple[Scalar, ...]:
         """The values among which the cheapest and the dearest are looked for: the ends of numbers, else every option."""
-        values = self.values()
-        if values is None:
-            return (self.low, self.high)
-        numeric = [v for v in values if isinstance(v, int | float)]
-        return (min(numeric), max(numeric)) if len(numeric) == len(values) else values
+        if self.options is None:
+            return (self.low, self._last)
+        numeric = [v for v in self.options if isinstance(v, int | float)]
+        return (min(numeric), max(numeric)) if len(numeric) == len(self.options) else self.options
 
     def __str__(self) -> str:
         if self.options is not None:
@@ -173,7 +195,7 @@ class Slot:
         """Every value that can come to stand here; the ends of a continuous range."""
         return (self.value,) if self.choice is None else self.choice.values() or self.choice.extremes()
 
-    def candidates(self) -> tuple[Any, ...]:
+    def candidates(self) -> Sequence[Any]:
         """Values that stand for all that can come to stand here (``Choice.probes``)."""
         return (self.value,) if self.choice is None else self.choice.probes()
 
@@ -192,15 +214,17 @@ class ListSlot:
     def choices(self) -> tuple[Choice, ...]:
         return tuple(choice for item in self.items for choice in item.choices())
 
-    def candidates(self) -> tuple[Any, ...]:
-        """The list of first options, and that with each other option of each element."""
-        own = [item.candidates() for item in self.items]
-        first = tuple(values[0] for values in own)
-        others = ((*first[:i], value, *first[i + 1 :]) for i, values in enumerate(own) for value in values[1:])
-        return (first, *others)
+    def candidates(self) -> Iterator[tuple[Any, ...]]:
+        """Lists in which every option of every element stands once: the first options, the second ones, and so on."""
+        first = tuple(next(iter(item.candidates())) for item in self.items)
+        yield first
+        # One after the other, because many elements of many options would fill the memory.
+        for values in islice(zip_longest(*(item.candidates() for item in self.items), fillvalue=_NO_MORE), 1, None):
+            yield tuple(one if value is _NO_MORE else value for value, one in zip(values, first, strict=True))
 
 
 AnySlot = Slot | ListSlot
+_NO_MORE = object()
 
 
 def check(slot: AnySlot, coerce: Callable[[Any], Any]) -> None:
@@ -215,7 +239,15 @@ def check(slot: AnySlot, coerce: Callable[[Any], Any]) -> None:
         except SpecError:
             raise
         except ValueError as error:
-            raise slot.place.error(str(error), hint=getattr(error, "hint", None)) from None
+            raise slot.place.error(str(error), hint=getattr(error, "hint", None) or _whole(slot, value)) from None
+
+
+def _whole(slot: AnySlot, value: Any) -> str | None:
+    """Return how a range is written of which only what lies between whole numbers is impossible, else None."""
+    choice = slot.choice
+    if choice is None or choice.kind != "float" or choice.step is not None or value in (choice.low, choice.high):
+        return None
+    return f"whole numbers: {int(choice.low)}..{int(choice.high)}{' log' if choice.log else ''}"
 
 
 def fixed(value: object, place: Value) -> Slot:
@@ -227,11 +259,13 @@ def read_argument(place: Value, name: str, shared: Mapping[str, Choice]) -> AnyS
     """Read the place of an argument: a scalar, or a list of them.
 
     Raises:
-        SpecError: a mapping stands there, or a text looks like a choice and is none.
+        SpecError: a mapping stands there, a text looks like a choice and is none, or the list is too long for any argument.
     """
     if not place.is_list:
         return read_slot(place, name, shared)
     items = place.items()
+    if len(items) > MAX_LIST:
+        raise place.error(f"a list of {len(items):,} values; at most {MAX_LIST} are read")
     return ListSlot(place, tuple(read_argument(item, f"{name}.{i}", shared) for i, item in enumerate(items)))
 
 

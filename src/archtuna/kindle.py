@@ -108,17 +108,22 @@ def read_kindle(entries: Mapping[str, Value], shared: Mapping[str, Choice], file
         SpecError: a mistake in a row, or code that the user has not agreed to.
     """
     reading = _Reading(shared, files, _agreed(entries.get("custom_module_paths")), notes)
-    divisor = 8
-    if "channel_divisor" in entries:
-        check(fixed(entries["channel_divisor"].scalar, entries["channel_divisor"]), DIVISOR.coerce)
-        divisor = DIVISOR.coerce(entries["channel_divisor"].scalar)
-    scope = _Scope(reading, Kindle(divisor), shared)
+    scope = _Scope(reading, _dialect(entries, Kindle(8)), shared)
     rows = _named_rows(entries["backbone"], "backbone", scope)
     if "head" in entries and not _is_null(entries["head"]):
         rows += _named_rows(entries["head"], "head", replace(scope, dialect=Kindle(1), scaled=False))
     if not rows:
         raise entries["backbone"].error("no rows")
     return _section(rows)
+
+
+def _dialect(entries: Mapping[str, Value], usual: Kindle) -> Kindle:
+    """Return the dialect of a file of rows: with its own divisor of channels, if it names one."""
+    if "channel_divisor" not in entries:
+        return usual
+    place = entries["channel_divisor"]
+    check(fixed(place.scalar, place), DIVISOR.coerce)
+    return Kindle(DIVISOR.coerce(place.scalar))
 
 
 def _agreed(place: Value | None) -> tuple[str, ...]:
@@ -269,9 +274,7 @@ def _yaml_module(
     texts, shared = _arguments([*given[1:], *defaults[len(given) - 1 :]], name, scope)
     rows = entries["module"].substituted(texts)
     _check_filled(rows, len(defaults))
-    dialect = scope.dialect
-    if "channel_divisor" in entries:
-        dialect = Kindle(DIVISOR.coerce(entries["channel_divisor"].scalar))
+    dialect = _dialect(entries, scope.dialect)
     _agreed(entries.get("custom_module_paths"))
     inner = _Scope(scope.reading, dialect, shared, scope.scaled, scope.nested + 1)
     named = _named_rows(rows, f"{name}.module", inner)

@@ -116,12 +116,23 @@ def _with_sections(text: str, entries: Mapping[str, Value], **sections: Mapping[
     fresh = {key: dict(content) for key, content in sections.items() if content and key not in entries}
     if not fresh:
         return text
-    longer = "\n".join([text.rstrip() + "\n", *(f"{key}: {json.dumps(content)}\n" for key, content in fresh.items())])
+    longer = "\n".join([text.rstrip() + "\n", *(f"{key}: {yaml_of(content)}\n" for key, content in fresh.items())])
     try:
         document.parse(longer)
     except SpecError:  # The file is one mapping in braces, or ends in a way that lets nothing follow.
-        return json.dumps({**document.parse(text).plain(), **fresh}, indent=1) + "\n"
+        return yaml_of({**document.parse(text).plain(), **fresh}, indent=1) + "\n"
     return longer
+
+
+def yaml_of(plain: Any, indent: int | None = None) -> str:
+    """Write plain data as JSON that is YAML too: JSON has two escapes for an emoji, of which YAML knows neither."""
+    return "".join(map(_escaped, json.dumps(plain, indent=indent, ensure_ascii=False)))
+
+
+def _escaped(character: str) -> str:
+    if character == "\n" or " " <= character <= "~":
+        return character
+    return f"\\u{ord(character):04x}" if character <= "\uffff" else f"\\U{ord(character):08x}"
 
 
 def _require_blocks(section: Value | None) -> None:
@@ -184,7 +195,7 @@ def _suspicions(section: Section) -> list[str]:
     notes = []
     for row in section.plain():
         for block in row.blocks():
-            listed = {name: _largest(slot) for name, (slot, positional) in row.slots(block).items() if positional}
+            listed = {name: _largest(slot) for name, (slot, own) in row.slots(block).items() if own is block}
             problem = _mixed_up(listed)
             if problem:
                 order = ", ".join(p.name for p in row.dialect.order(block) if p)

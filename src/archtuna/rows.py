@@ -28,6 +28,10 @@ class Multiples:
     width: float = 1.0
 
 
+Placed = tuple[AnySlot, Block | None]
+"""The slot of an argument, and the block in whose list it stands; None for one that is named."""
+
+
 @dataclass(frozen=True)
 class RowTemplate:
     """One row with its choices.
@@ -40,6 +44,8 @@ class RowTemplate:
         named: arguments by name; they win over positional ones.
         dialect: how its arguments are read.
         scaled: whether the file's multiples apply to it.
+        listed: of the named arguments those that stand in a list in the file, with the block that the list was written for:
+            they keep the meaning that they have there.
     """
 
     name: str
@@ -50,6 +56,7 @@ class RowTemplate:
     named: Mapping[str, AnySlot] = field(default_factory=dict)
     dialect: Dialect = CLASSIC
     scaled: bool = True
+    listed: Mapping[str, Block] = field(default_factory=dict)
     _known: Answered[tuple[Row, ...]] = field(default_factory=Answered, init=False, repr=False, compare=False)
 
     @property
@@ -61,15 +68,20 @@ class RowTemplate:
         """The blocks that the module can be."""
         return [BLOCKS[str(value)] for value in self.module.candidates()]
 
-    def slots(self, block: Block) -> dict[str, tuple[AnySlot, bool]]:
-        """The slots that count when the module is ``block``, by argument, and whether they are positional."""
+    def slots(self, block: Block) -> dict[str, Placed]:
+        """The slots that count when the module is ``block``, by argument, and the block in whose list each stands, if any."""
+        given = self._written(block)
+        return self.dialect.implied(block, given) | given
+
+    def _written(self, block: Block) -> dict[str, Placed]:
+        """The slots without those that others imply."""
         order = self.dialect.order(block, self._given())
-        given = {p.name: (slot, True) for p, slot in zip(order, self.positional, strict=False) if p}
+        given: dict[str, Placed] = {p.name: (slot, block) for p, slot in zip(order, self.positional, strict=False) if p}
         for name, slot in self.named.items():
             parameter = self.dialect.parameter(block, name)
             if parameter:
-                given[parameter.name] = (slot, False)
-        return self.dialect.implied(block, given) | given
+                given[parameter.name] = (slot, self.listed.get(name))
+        return given
 
     def _given(self) -> list[Any]:
         return [slot.value if isinstance(slot, Slot) else None for slot in self.positional]
@@ -121,16 +133,19 @@ class RowTemplate:
                 default = parameter.default
                 arguments[parameter.name] = default if default is None else parameter.coerce(default)
                 continue
-            slot, positional = slots[parameter.name]
-            value = self._coerced(block, parameter, positional, slot.get(pick))
+            slot, listed = slots[parameter.name]
+            value = self._coerced(block, parameter, listed, slot.get(pick))
             if parameter.name == block.scaled_argument:
                 width = multiples.width if self.scaled else 1.0
-                value = self.dialect.width(value, width, positional=positional)
+                value = self.dialect.width(value, width, positional=listed is not None)
             arguments[parameter.name] = value
         return arguments
 
-    def _coerced(self, block: Block, parameter: Parameter, positional: bool, value: Any) -> Any:
-        return parameter.coerce(self.dialect.value(block, parameter.name, value, positional=positional))
+    def _coerced(self, block: Block, parameter: Parameter, listed: Block | None, value: Any) -> Any:
+        meant = self.dialect.value(listed or block, parameter.name, value, positional=listed is not None)
+        if meant is None and not parameter.optional:
+            meant = value  # A list for Conv leaves a padding of 0 open, and a pool cannot: there 0 is 0.
+        return parameter.coerce(meant)
 
     def check(self) -> None:
         """Check every value that every argument can take under every module.
@@ -147,6 +162,16 @@ class RowTemplate:
                 raise slot.place.error(f"unknown argument of {' and '.join(b.name for b in blocks)}", hint=hint)
         for block in blocks:
             self._check_block(block)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """A list's place is named by its first block: under another one an argument of that name may be a second choice."""
+        found: dict[str, Choice] = {}
+        for choice in self.choices():
+            if found.setdefault(choice.name, choice) != choice:
+                raise self.place.error(
+                    f"two choices are named '{choice.name}'", hint="write the row's arguments by name, not as a list"
+                )
 
     def _check_block(self, block: Block) -> None:
         order = self.dialect.order(block, self._given())
@@ -159,8 +184,8 @@ class RowTemplate:
         slots = self.slots(block)
         for parameter in block.parameters:
             if parameter.name in slots:
-                slot, positional = slots[parameter.name]
-                check(slot, partial(self._coerced, block, parameter, positional))
+                slot, listed = slots[parameter.name]
+                check(slot, partial(self._coerced, block, parameter, listed))
             elif parameter.required:
                 raise self.place.error(
                     f"{block.name} needs '{parameter.name}' ({parameter.expected})",
@@ -168,49 +193,124 @@ class RowTemplate:
                 )
 
     def choices(self) -> Iterator[Choice]:
-        """Every choice of the row, in the order in which they are asked."""
+        """Every choice of the row that can be asked, in the file's order: one that another took the place of never is."""
+        counting = {id(slot) for block in self.blocks() for slot, _ in self.slots(block).values()}
         for slot in (self.repeat, self.module, *self.positional, *self.named.values()):
-            yield from slot.choices()
+            if id(slot) in counting or slot is self.repeat or slot is self.module:
+                yield from slot.choices()
 
-    def size(self, shared: set[str]) -> int:
-        """How many ways the row can be resolved, choices of these shared names not counted."""
-
-        per_block = [
-            ways((c for slot, _ in self.slots(block).values() for c in slot.choices()), shared)
-            for block in self.blocks()
-        ]
-        inside, copies = sum(per_block), ways(self.repeat.choices(), shared)
-        # A row of no copies is one way, whatever its arguments; the module is asked first and counts.
-        return (copies - 1) * inside + len(per_block) if self.can_vanish else copies * inside
+    def ways(self, shared: set[str]) -> Ways:
+        """How the row can be resolved, choices of these names being shared with others."""
+        found: Ways = {}
+        for block in self.blocks():
+            arguments = ways_of((c for slot, _ in self.slots(block).values() for c in slot.choices()), shared)
+            # Which module it would be is asked without copies too, what its arguments would be is not.
+            copies = repeated(self.repeat, arguments, shared)
+            found = either(found, both(_answered(self.module.choice, block.name, 1, shared), copies))
+        return found
 
     def varied(self, name: str, slot: AnySlot) -> RowTemplate:
         """Return this row with another value or choice for ``repeat``, ``module`` or an argument."""
         if name in ("repeat", "module"):
             assert isinstance(slot, Slot)
             return replace(self, repeat=slot) if name == "repeat" else self._with_module(slot)
-        return replace(self, named={**self.named, name: slot})
+        listed = {other: block for other, block in self.listed.items() if other != name}
+        return replace(self, named={**self.named, name: slot}, listed=listed)
 
     def _with_module(self, slot: Slot) -> RowTemplate:
         """Name positional arguments by the module that the row had, because another one orders them differently."""
-        names = {name: given for name, (given, _) in self.slots(self.blocks()[0]).items()}
-        return replace(self, module=slot, positional=(), named=names)
+        written = self._written(self.blocks()[0])
+        listed = {name: block for name, (_, block) in written.items() if block}
+        names = {name: given for name, (given, _) in written.items()}
+        return replace(self, module=slot, positional=(), named=names, listed=listed)
 
     def fixed(self, name: str) -> Any:
         """The value of an argument that no choice changes under a module that none changes; None otherwise."""
         if self.module.choice:
             return None
         block = self.blocks()[0]
-        slot, _ = self.slots(block).get(name, (None, False))
+        slot, _ = self.slots(block).get(name, (None, None))
         if slot is not None:
             return slot.value if isinstance(slot, Slot) and not slot.choice else None
         parameter = block.parameter(name)
         return None if parameter is None or parameter.required else parameter.default
 
 
-def ways(choices: Iterable[Choice], shared: set[str]) -> int:
-    """Return in how many ways choices can be taken; those of these shared names, and repeated ones, do not count."""
-    counted = {choice.name: choice for choice in choices if choice.name not in shared}
-    return math.prod(len(choice.values() or (None,)) for choice in counted.values())
+# --- in how many ways --------------------------------------------------------------------------------
+
+Ways = dict[frozenset[tuple[str, Any]], int]
+"""How many ways there are to decide, by what is known of shared choices in them: of each that is asked its name, with the
+answer where that decides on what else is asked, else None."""
+MANY_ANSWERS = 20_000
+"""Answers that are compared in joining ways; where there are more, what follows from them is not followed any further."""
+
+
+def ways_of(choices: Iterable[Choice], shared: set[str]) -> Ways:
+    """Return in how many ways choices can be taken, those of shared names left to be counted at the end."""
+    counted = {choice.name: choice.count() or 1 for choice in choices}
+    met = frozenset((name, None) for name in counted if name in shared)
+    return {met: math.prod(count for name, count in counted.items() if name not in shared)}
+
+
+def repeated(repeat: Slot, inside: Ways, shared: set[str]) -> Ways:
+    """Return the ways of what is repeated: without copies one, whatever the choices inside."""
+    choice = repeat.choice
+    if choice is None or 0 not in repeat.candidates():
+        return both(ways_of(repeat.choices(), shared), inside)
+    some = _answered(choice, True, (choice.count() or 1) - 1, shared)
+    return either(both(some, inside), _answered(choice, False, 1, shared))
+
+
+def _answered(choice: Choice | None, answer: Any, count: int, shared: set[str]) -> Ways:
+    """Return the ways of a choice that has one of so many answers which all lead to the same."""
+    if choice is not None and choice.name in shared:
+        return {frozenset({(choice.name, answer)}): 1}
+    return {frozenset(): count}
+
+
+def either(first: Ways, second: Ways) -> Ways:
+    """Return the ways to decide on one of two."""
+    return {known: first.get(known, 0) + second.get(known, 0) for known in first | second}
+
+
+def both(first: Ways, second: Ways) -> Ways:
+    """Return the ways to decide on both of two, a shared choice having one answer."""
+    if sum(map(len, first)) * len(second) + sum(map(len, second)) * len(first) > MANY_ANSWERS:
+        first, second = _roughly(first), _roughly(second)
+    found: Ways = {}
+    for some, m in first.items():
+        for others, n in second.items():
+            known = _agreed(some, others)
+            if known is not None:
+                found[known] = found.get(known, 0) + m * n
+    return found
+
+
+def _agreed(some: frozenset[tuple[str, Any]], others: frozenset[tuple[str, Any]]) -> frozenset[tuple[str, Any]] | None:
+    """Return what is known of shared choices by both, or None where they do not have the same answer."""
+    known = dict(some)
+    for name, answer in others:
+        before = known.get(name)
+        if before is not None and answer is not None and before != answer:
+            return None
+        known[name] = before if answer is None else answer
+    return frozenset(known.items())
+
+
+def _roughly(ways: Ways) -> Ways:
+    """Return at least as many ways, as if each asked every shared choice and nothing followed from the answers."""
+    return {frozenset((name, None) for known in ways for name, _ in known): sum(ways.values())}
+
+
+def total(ways: Ways, shared: Iterable[Choice]) -> int:
+    """Return the number of ways, with each shared choice that is asked counted once."""
+    counts = {choice.name: choice.count() or 1 for choice in shared}
+    return sum(n * math.prod(_left(counts[name], answer) for name, answer in known) for known, n in ways.items())
+
+
+def _left(count: int, answer: Any) -> int:
+    """Return how many answers of a choice lead there: all, all but no copies, or one."""
+    return count if answer is None else count - 1 if answer is True else 1
 
 
 def selected(row: RowTemplate, index: int, selector: Value) -> bool | None:

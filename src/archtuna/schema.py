@@ -25,6 +25,10 @@ from archtuna.signature import ACTIVATIONS, MAX_LIST, Activation, Parameter, Pla
 Schema = dict[str, Any]
 
 _NUMBER = r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?"
+_OPTION = r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?"
+"""A number by itself, which may begin or end with its point; at the end of a range it may not."""
+_COUNT = r"\+?0*[1-9]\d*(\.0+)?"
+_NULL = "null|Null|NULL|~"
 _RANGE = rf"\s*{_NUMBER}\s*\.\.\s*{_NUMBER}\s*(/\s*{_NUMBER}\s*)?(\s+log)?\s*"
 
 
@@ -57,8 +61,9 @@ def schema() -> Schema:
 
 def _choices() -> dict[str, Schema]:
     """Return the texts that stand for a choice: of anything, and of numbers."""
-    count = r"\s*([1-9]\d*|null|~)\s*"
-    number = rf"\s*({_NUMBER}|null|~)\s*"
+    # Whether a number with an exponent is whole is beyond a pattern.
+    count = rf"\s*({_COUNT}|\+?0*[1-9]\d*\.|\+?(\.\d+|\d+(\.\d*)?)[eE][-+]?\d+|{_NULL})\s*"
+    number = rf"\s*({_OPTION}|{_NULL})\s*"
     options = r"[^|]*[^|\s][^|]*(\|[^|]*[^|\s][^|]*)+"
     return {
         "choice": _text(
@@ -69,7 +74,7 @@ def _choices() -> dict[str, Schema]:
             "a choice of numbers: 3|5, 1..5, 16..64/8, 0.01..0.3 log or $name",
         ),
         "count choice": _text(
-            rf"^({count}(\|{count})+|\s*[1-9]\d*\s*\.\.\s*\d+\s*(/\s*\d+\s*)?(\s+log)?\s*|\s*\$\w+\s*)$",
+            rf"^({count}(\|{count})+|\s*{_COUNT}\s*\.\.\s*{_COUNT}\s*(/\s*{_COUNT}\s*)?(\s+log)?\s*|\s*\$\w+\s*)$",
             "a choice of whole numbers above zero: 3|5, 1..5, 16..64/8 or $name",
         ),
         "pair choice": _text(r"^[^|]*\d[^|]*(\|[^|]*\d[^|]*)+$", "a choice of lists: 3|3+5|3+5+7"),
@@ -119,7 +124,9 @@ def _choice_of(parameter: Parameter) -> str:
 
 def _one(parameter: Parameter) -> Schema:
     if parameter.options:
-        return _any_case(str(option) for option in parameter.options)
+        words = _any_case(str(option) for option in parameter.options)
+        # YAML reads these two words as truth values, and the reader takes them for the words again.
+        return {"anyOf": [words, {"type": "boolean"}]} if {"true", "false"} <= {*parameter.options} else words
     if parameter.type is Activation:
         return _ref("activation")
     if parameter.type is bool:

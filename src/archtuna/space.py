@@ -23,9 +23,19 @@ from archtuna.choice import Choice, Pick, Slot, check, fixed, typed
 from archtuna.errors import ShapeError, SpecError, nearest
 from archtuna.kindle import Files
 from archtuna.model import check_output, survey
-from archtuna.modelfile import CHANNELS, MULTIPLE, NETWORK_KEYS, SIZE, TRAINING, ModelFile, read_model_file, read_size
+from archtuna.modelfile import (
+    CHANNELS,
+    MULTIPLE,
+    NETWORK_KEYS,
+    SIZE,
+    TRAINING,
+    ModelFile,
+    read_model_file,
+    read_size,
+    yaml_of,
+)
 from archtuna.recipe import Recipe
-from archtuna.rows import Multiples, ways
+from archtuna.rows import Multiples, both, total, ways_of
 from archtuna.wiring import Builder
 
 DEFAULT_INPUT_SIZE = 224
@@ -66,7 +76,7 @@ class SearchSpace(ModelFile):
         if isinstance(source, SearchSpace):
             space = source
         elif isinstance(source, Mapping):
-            space = cls._of(document.from_plain(source), json.dumps(source, indent=1), None)
+            space = cls._of(document.from_plain(source), yaml_of(source, indent=1), None)
         elif isinstance(source, str) and "\n" in source:
             space = cls._of(document.parse(source), source, None)
         else:
@@ -113,12 +123,14 @@ class SearchSpace(ModelFile):
         """How many ways the networks of the space can be decided on (training values and continuous ranges not counted).
 
         Not more than 10^300 is counted. Where ``from`` is a choice this is an upper bound: what a branch that was not taken
-        would be is counted too.
+        would be is counted too. So it is where shared choices decide on more than can be followed.
         """
-        asked = list(self.section.choices())
-        shared = {name for name, n in Counter(choice.name for choice in asked).items() if n > 1}
-        together = ways((choice for choice in asked if choice.name in shared), set())
-        return min(ways(self._head_choices(), set()) * together * self.section.size(shared), MOST_NETWORKS)
+        asked = [*self._head_choices(), *self.section.choices()]
+        times = Counter(choice.name for choice in asked)
+        shared = [choice for choice in asked if times[choice.name] > 1]
+        names = {choice.name for choice in shared}
+        ways = both(ways_of(self._head_choices(), names), self.section.ways(names))
+        return min(total(ways, shared), MOST_NETWORKS)
 
     @property
     def has_input_size(self) -> bool:
@@ -295,10 +307,8 @@ def _recipe_of(values: tuple[tuple[str, type, Any], ...]) -> Recipe:
 
 def draw(choice: Choice, rng: random.Random) -> Any:
     """Draw one value of a choice, uniformly on its scale."""
-    values = choice.values()
-    if values is not None and not choice.log:
-        return rng.choice(values)
     if not choice.log:
-        return rng.uniform(choice.low, choice.high)
+        values = choice.values()
+        return rng.uniform(choice.low, choice.high) if values is None else rng.choice(values)
     drawn = math.exp(rng.uniform(math.log(choice.low), math.log(choice.high)))
     return min(max(round(drawn), int(choice.low)), int(choice.high)) if choice.kind == "int" else drawn

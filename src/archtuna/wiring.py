@@ -17,7 +17,7 @@ from archtuna.choice import Choice, Pick, Slot
 from archtuna.document import Value
 from archtuna.errors import ShapeError
 from archtuna.model import Shape, channels_of, joined, survey_row
-from archtuna.rows import REPEAT, Multiples, RowTemplate, scaled_depth, ways
+from archtuna.rows import REPEAT, Multiples, RowTemplate, Ways, both, either, repeated, scaled_depth, ways_of
 
 MAX_UNITS = 3_000
 MAX_STEPS = 20_000
@@ -104,8 +104,8 @@ class Builder:
             return shapes[0]
 
 
-def _ways_of(sources: Iterable[Source], shared: set[str]) -> int:
-    return ways((choice for source in sources for choice in source.slot.choices()), shared)
+def _ways_of(sources: Iterable[Source], shared: set[str]) -> Ways:
+    return ways_of((choice for source in sources for choice in source.slot.choices()), shared)
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Node:
         yield from (choice for source in self.taken for choice in source.slot.choices())
         yield from self.row.choices()
 
-    def size(self, shared: set[str]) -> int:
-        return _ways_of(self.taken, shared) * self.row.size(shared)
+    def ways(self, shared: set[str]) -> Ways:
+        return both(_ways_of(self.taken, shared), self.row.ways(shared))
 
     def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Node:
         return replace(self, row=change(self.row))
@@ -209,10 +209,8 @@ class Group:
         yield from self.repeat.choices()
         yield from self.section.choices()
 
-    def size(self, shared: set[str]) -> int:
-        copies, inside = ways(self.repeat.choices(), shared), self.section.size(shared)
-        vanishes = self.repeat.choice is not None and 0 in self.repeat.candidates()
-        return _ways_of(self.taken, shared) * ((copies - 1) * inside + 1 if vanishes else copies * inside)
+    def ways(self, shared: set[str]) -> Ways:
+        return both(_ways_of(self.taken, shared), repeated(self.repeat, self.section.ways(shared), shared))
 
     def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Group:
         return replace(self, section=self.section.mapped(change))
@@ -245,8 +243,7 @@ class Alternatives:
         return self._member(pick).is_left_out(pick)
 
     def all_sources(self) -> Iterator[tuple[Source, ...]]:
-        yield self.taken
-        yield from (member.taken for member in self.members)
+        yield from (member.taken or self.taken for member in self.members)
 
     def emit(
         self, pick: Pick, multiples: Multiples, builder: Builder, inputs: tuple[int, ...], label: str | None
@@ -263,9 +260,13 @@ class Alternatives:
         for member in self.members:
             yield from member.choices()
 
-    def size(self, shared: set[str]) -> int:
+    def ways(self, shared: set[str]) -> Ways:
         own = _ways_of(self.taken, shared)
-        return sum(member.size(shared) * (1 if member.taken else own) for member in self.members)
+        found: Ways = {}
+        for member in self.members:
+            ways = member.ways(shared)
+            found = either(found, ways if member.taken else both(own, ways))
+        return found
 
     def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Alternatives:
         return replace(self, members=tuple(member.mapped(change) for member in self.members))
@@ -340,12 +341,12 @@ class Section:
         for template in self.templates:
             yield from template.choices()
 
-    def size(self, shared: set[str]) -> int:
-        """How many ways the rows can be resolved, choices of these shared names not counted."""
-        total = 1
+    def ways(self, shared: set[str]) -> Ways:
+        """How the rows can be resolved, choices of these names being shared with others."""
+        found: Ways = {frozenset(): 1}
         for template in self.templates:
-            total *= template.size(shared)
-        return total
+            found = both(found, template.ways(shared))
+        return found
 
     def mapped(self, change: Callable[[RowTemplate], RowTemplate]) -> Section:
         """The same with each of its rows changed."""
@@ -359,6 +360,6 @@ Template = Node | Group | Alternatives
 - ``all_sources()``: what it can take in, for each of its alternatives;
 - ``is_left_out(pick)``: whether a choice of no copies was taken: then its first input stands in for it;
 - ``emit(…)``: adds its rows to a builder, and returns the index of the row that gives its output;
-- ``plain()``, ``choices()``, ``size(shared)``, ``mapped(change)``: its rows, its choices in the order in which they are
-  asked, the number of ways to resolve it, and itself with each row changed.
+- ``plain()``, ``choices()``, ``ways(shared)``, ``mapped(change)``: its rows, its choices in the order in which they are
+  asked, the ways to resolve it, and itself with each row changed.
 """

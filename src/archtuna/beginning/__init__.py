@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from archtuna.beginning.advice import AS_ASKED, DEFAULT_TIME, Advice, Proposal, Wishes, advise, seconds_asked, space_for
+from archtuna.beginning.advice import (
+    AS_ASKED,
+    DEFAULT_TIME,
+    Advice,
+    Proposal,
+    Wishes,
+    advise,
+    limits_for,
+    seconds_asked,
+    space_for,
+)
 from archtuna.beginning.inventory import Inventory, inventory_of
 from archtuna.beginning.outlook import ENOUGH, PLENTY, Outlook, Pace, Room, least_fraction, outlook, said, tightened
 from archtuna.beginning.outlook import lines_of as outlook_lines
@@ -92,7 +102,7 @@ def begin(
     advice = {"space": chosen, **draft.advise(wishes, without_test)}
     if seconds is None:
         return Beginning(draft.text(advice), chosen.value, found, advice)
-    return _with_trial_run(_Tried(draft, found, pictures, split), advice, seconds)
+    return _with_trial_run(_Tried(draft, found, pictures, split, wishes.place), advice, seconds)
 
 
 def _without_pictures(wishes: Wishes, space: str | None, classes: int | None) -> Beginning:
@@ -126,14 +136,22 @@ class _Draft:
     classes: int
 
     def advise(self, wishes: Wishes, without_test: bool) -> Advice:
-        from archtuna.space import SearchSpace
-
         if self.ready is not None and wishes.input_size is not None:
             given = wishes.input_size
             check_side(self.ready, min(given) if isinstance(given, tuple) else given)
-        text = self.plain(self.ready.input_size if self.ready else "64")
-        sizes = SearchSpace.read(text).input_sizes()
-        return advise(wishes, self.found, self.ready, training_of(text), sizes, without_test=without_test)
+        training = training_of(self.plain(self.usual_size))
+        return advise(wishes, self.found, self.ready, training, self.sizes(), without_test=without_test)
+
+    @property
+    def usual_size(self) -> str:
+        """The input's size that the networks come with, as a file says it."""
+        return self.ready.input_size if self.ready else "64"
+
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """The sizes that these are, as (height, width)."""
+        from archtuna.space import SearchSpace
+
+        return SearchSpace.read(self.plain(self.usual_size)).input_sizes()
 
     def plain(self, size: str) -> str:
         """Return the file without advice."""
@@ -143,7 +161,7 @@ class _Draft:
     def text(self, advice: Advice, expected: Sequence[str] = ()) -> str:
         from archtuna.beginning.inventory import lines_of
 
-        size = advice["input_size"].value if "input_size" in advice else self.ready.input_size if self.ready else "64"
+        size = advice["input_size"].value if "input_size" in advice else self.usual_size
         about = [f"The pictures: {self.found.source}", *lines_of(self.found)] if self.found else []
         if about and advice["space"].reason:
             about.append(f"The networks: {advice['space'].reason}.")
@@ -163,7 +181,8 @@ def _with_trial_run(tried: _Tried, advice: Advice, seconds: float) -> Beginning:
         changed = tried.fitted(advice, pace)
         if changed["input_size"].value != advice["input_size"].value:
             pace = tried.pace(changed, 0.4 * seconds)
-            changed = tried.fitted({**advice, "input_size": changed["input_size"]}, pace, keep_size=True)
+            smaller = {name: changed[name] for name in ("input_size", "limits")}
+            changed = tried.fitted({**advice, **smaller}, pace, keep_size=True)
     except TrialError as error:
         log.warning("no estimate: %s", error.message)
         return Beginning(draft.text(advice), name, draft.found, advice, notes=(f"No estimate: {error.message}.",))
@@ -176,12 +195,13 @@ def _with_trial_run(tried: _Tried, advice: Advice, seconds: float) -> Beginning:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A draft that is tried out on its pictures."""
+    """A draft that is tried out on its pictures, for networks that run at a place."""
 
     draft: _Draft
     found: Inventory
     data: Data
     split: Split
+    place: str | None
 
     def pace(self, advice: Advice, seconds: float) -> Pace:
         from archtuna.beginning.trial_run import trial_run
@@ -202,13 +222,17 @@ class _Tried:
         expected, time, epochs = self.outlook(advice, pace), advice["time"].value, advice["epochs"].value
         part = max(1e-3, (seconds_asked(time) - expected.start) / expected.trial[1])  # Of a trial, where none fits.
         fitting = expected.fitting[1] or part
-        if fitting > PLENTY and epochs < LONGEST:
-            longer = min(LONGEST, 3 * epochs, int(epochs * fitting / PLENTY))
+        longer = min(LONGEST, 3 * epochs, int(epochs * fitting / PLENTY))
+        if longer > epochs:
             return {**advice, "epochs": Proposal(longer, f"{time} has room for longer trainings than {epochs} epochs")}
         if fitting >= ENOUGH:
             return dict(advice)
         room = self.room(advice, keep_size)
-        return _changed(advice, room, tightened(room, ENOUGH / fitting), time)
+        changed = _changed(advice, room, tightened(room, ENOUGH / fitting), time)
+        if changed["input_size"] != advice["input_size"]:
+            size = changed["input_size"].value
+            changed["limits"] = limits_for(self.place, self.draft.ready, self.draft.sizes(), size)
+        return changed
 
     def room(self, advice: Advice, keep_size: bool) -> Room:
         """Return what may be changed; a size that somebody asked for stays."""

@@ -6,6 +6,7 @@ Plain functions on plain data. Every proposal carries its reason, which becomes 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,19 +126,21 @@ def advise(
         found: what the pictures are; None where none were named.
         space: the ready space, or None for rows that fit.
         training: the training values that the space comes with, as texts.
-        sizes: input sizes that the space searches.
+        sizes: input sizes of the space as it comes.
         without_test: whether a class has too few pictures for a test part.
     """
+    size = _input_size(wishes, found, space, sizes)
     advice: Advice = {
         "objectives": _objectives(wishes, found, space),
-        "limits": _limits(wishes.place, space, _side(wishes, found, sizes)),
+        "limits": limits_for(wishes.place, space, sizes, size.value if size else None),
         "workers": Proposal(wishes.workers or 1),
     }
     if wishes.time is not None:
         advice["time"] = Proposal(wishes.time)
+    if size is not None:
+        advice["input_size"] = size
     if found is None:
         return advice
-    advice["input_size"] = _input_size(wishes, found, space, sizes)
     advice["fit"] = _fit(found)
     if without_test:
         advice["test"] = Proposal(
@@ -183,7 +186,17 @@ def _own_line(space: ReadySpace | None, key: str, default: str) -> tuple[str, ..
     return tuple(part.strip() for part in text.split(","))
 
 
-def _limits(place: str | None, space: ReadySpace | None, side: float | None) -> Proposal:
+def limits_for(
+    place: str | None, space: ReadySpace | None, sizes: Sequence[tuple[int, int]], size: str | None
+) -> Proposal:
+    """Return bounds for a place, or those that a space comes with.
+
+    Args:
+        place: one of ``PLACES``, or None.
+        space: the ready space, or None for rows that fit.
+        sizes: input sizes of the space as it comes.
+        size: the input's, as the file says it; None where it says what the space says.
+    """
     own = _own_line(space, "limits", "params <= 1M")
     if place == "phone":
         return Proposal(
@@ -194,11 +207,21 @@ def _limits(place: str | None, space: ReadySpace | None, side: float | None) -> 
             "in int8 60 kB of flash and 128 kB of memory for activations, which peak_memory_mb counts as 32-bit floats"
         )
         return Proposal(("params <= 60k", "macs <= 5M", "peak_memory_mb <= 0.5"), reason)
-    if space is None or side is None or side <= 64 or not any(limit.startswith("macs") for limit in own):
+    usual = math.sqrt(math.prod(max(sizes, key=math.prod)))
+    side = usual if size is None else _side(size)
+    if space is None or side <= usual or not any(limit.startswith("macs") for limit in own):
         return Proposal(own, "what breaks a limit is never trained")
-    # The limits of the ready spaces are for 64 pixels, and multiply-accumulates grow with the picture.
-    grown = tuple(_grown(limit, (side / 64) ** 2) for limit in own)
-    return Proposal(grown, f"what breaks a limit is never trained; macs are those of 64 pixels, grown to {side:.0f}")
+    # The limits of a space are for its own largest input, and multiply-accumulates grow with the picture.
+    grown = tuple(_grown(limit, (side / usual) ** 2) for limit in own)
+    return Proposal(
+        grown, f"what breaks a limit is never trained; macs are those of {usual:.0f} pixels, grown to {side:.0f}"
+    )
+
+
+def _side(size: str) -> float:
+    """Return the side of a square with as many pixels as the largest input that a file says: ``64|96`` or ``[64, 96]``."""
+    sides = [int(side) for side in re.findall(r"\d+", size)]
+    return math.sqrt(math.prod(sides)) if size.startswith("[") else float(max(sides))
 
 
 def _grown(limit: str, factor: float) -> str:
@@ -213,21 +236,14 @@ def _default_side(native: tuple[int, int]) -> int:
     return default_side(native)
 
 
-def _side(wishes: Wishes, found: Inventory | None, sizes: Sequence[tuple[int, int]]) -> float | None:
-    """Return the side of a square with as many pixels as the input will have."""
-    if wishes.input_size is not None:
-        given = wishes.input_size
-        return math.sqrt(math.prod(given)) if isinstance(given, tuple) else float(given)
-    if found is not None:
-        return float(_default_side(found.native))
-    return math.sqrt(math.prod(max(sizes, key=math.prod)))
-
-
 def _input_size(
-    wishes: Wishes, found: Inventory, space: ReadySpace | None, sizes: Sequence[tuple[int, int]]
-) -> Proposal:
+    wishes: Wishes, found: Inventory | None, space: ReadySpace | None, sizes: Sequence[tuple[int, int]]
+) -> Proposal | None:
+    """Return the input's size, or None where it is the one that the space comes with."""
     if wishes.input_size is not None:
         return Proposal(size_text(wishes.input_size), AS_ASKED)
+    if found is None:
+        return None
     height, width = found.native
     side = _default_side(found.native)
     why = f"pictures are {height}x{width} in the median"
