@@ -1,21 +1,30 @@
 import contextlib
+import errno
+import functools
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import psutil
 import pytest
 
+import archtuna.driver
 from archtuna import __version__
-from archtuna.cli import main
+from archtuna.cli import HIDDEN, _hide_passwords, main
+from archtuna.cli.searching import _next_steps, _rounded_up
 from archtuna.errors import ArchtunaError
 from archtuna.schedule import Schedule
-from forked import archtuna
+from archtuna.study import Study
+from forked import archtuna as forked
 from pictures import folder
+from searches import TWO, instant, pictures, slow
 from spaces import SEED, SMALL
 
 
@@ -27,7 +36,7 @@ def run(capsys, *arguments):
 
 def started(*arguments, **options):
     """Run the command line in a process of its own, as a user does."""
-    return archtuna(*arguments, **options)
+    return forked(*arguments, **options)
 
 
 @pytest.fixture()
@@ -470,3 +479,127 @@ def test_export_proves_on_the_pictures_that_are_there(a_run, capsys, monkeypatch
         assert "are the model's" in run(capsys, "export", checkpoint, "n.py", "--data", "moved")[1]
     finally:
         (root / "away").rename(root / "photos")
+
+
+class Gone(StringIO):
+    """An output whose reader goes away when it meets a word."""
+
+    def __init__(self, word):
+        super().__init__()
+        self.word, self.gone = word, False
+
+    def write(self, text):
+        self.gone = self.gone or self.word in text
+        if self.gone:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        return super().write(text)
+
+
+@pytest.fixture()
+def stepping(tmp_path, monkeypatch):
+    """A command line that searches two networks, ten epochs each, of half a second."""
+    monkeypatch.setattr("archtuna.driver.search", functools.partial(archtuna.driver.search, evaluator=slow))
+    (tmp_path / "s.yaml").write_text(TWO)
+    given = [tmp_path / "s.yaml", "--data", pictures(tmp_path), "--out", tmp_path / "run", "--trials", 2]
+    return [str(word) for word in ("search", *given, "--no-stopping")]
+
+
+@pytest.mark.parametrize(("stream", "words", "word"), [("stdout", ["--json"], '"epoch"'), ("stderr", [], "")])
+def test_a_reader_that_goes_away_interrupts_a_search_and_no_trial_fails(
+    capsys, tmp_path, monkeypatch, stepping, stream, words, word
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, stream, Gone(word))
+        code = main([*stepping, *words])
+    study = Study.open(tmp_path / "run")
+    assert code == 1
+    assert [trial.state for trial in study.trials()] == ["waiting"], "the trial is handed back"
+    if stream == "stdout":
+        said = "the output could not be written (Broken pipe), and the work was interrupted without it\nhint: the same"
+        assert said in capsys.readouterr().err
+    assert main([*stepping, "--quiet"]) == 0
+    assert study.counts()["complete"] == 2
+
+
+def test_a_search_whose_last_words_are_not_read_is_whole_and_says_so(capsys, tmp_path, monkeypatch, stepping):
+    monkeypatch.setattr("archtuna.driver.search", functools.partial(archtuna.driver.search, evaluator=instant))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "stdout", Gone('"end"'))
+        assert main([*stepping, "--json"]) == 1
+    assert "and the work went on to its end without it" in capsys.readouterr().err
+    assert Study.open(tmp_path / "run").counts()["complete"] == 2
+
+
+@pytest.mark.slow
+def test_a_search_in_a_pipe_that_is_closed_is_interrupted(tmp_path):
+    (tmp_path / "s.yaml").write_text(TWO.replace("epochs: 3", "epochs: 500"))
+    pictures(tmp_path)
+    search = f"{sys.executable} -m archtuna search s.yaml --data pictures.npz --out run --trials 2 --no-stopping --json"
+    for end in ("| head -3", "2>&1 | head -3"):
+        done = subprocess.run(
+            ["bash", "-c", f"{search} {end}; exit ${{PIPESTATUS[0]}}"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 1, done.stderr
+        assert len(done.stdout.splitlines()) == 3
+        assert "Traceback" not in done.stderr
+        assert "Exception ignored" not in done.stderr
+        assert ("the output could not be written (Broken pipe)" in done.stderr) == (end == "| head -3")
+        assert Study.open(tmp_path / "run").counts()["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["predict", "http://127.0.0.1/18.safetensors?token=abc", "pic.png"], None),
+        (["device", "add", "pi4", "http://ada:abc@pi4:8765"], None),
+        (["status", "--study", "s", "--storage", "sqlite:///a.db"], None),
+        (["status", "--storage", "mysql://a:abc@db/n"], ["status", "--storage", "mysql://a:***@db/n"]),
+        (["status", "--storage=mysql://a:abc@db/n"], ["status", "--storage=mysql://a:***@db/n"]),
+        (["status", "--stor", "mysql://a:abc@db/n"], ["status", "--stor", "mysql://a:***@db/n"]),
+        (
+            ["search", "--artifacts", "s3://a:abc@b", "--storage", "mysql://a:abc@db/n"],
+            ["search", "--artifacts", "s3://a:abc@b", "--storage", "mysql://a:***@db/n"],
+        ),
+    ],
+)
+def test_only_the_storages_password_is_hidden_as_only_that_comes_back(monkeypatch, words, shown):
+    begun = []
+    monkeypatch.delenv(HIDDEN, raising=False)
+    monkeypatch.setattr(sys, "argv", ["archtuna", *words])
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "archtuna", *words])
+    monkeypatch.setattr(os, "execve", lambda _, words, environ: begun.append((words[1:], environ[HIDDEN])))
+    _hide_passwords()
+    assert begun == ([] if shown is None else [(["-m", "archtuna", *shown], "mysql://a:abc@db/n")])
+
+
+def test_commands_that_a_search_proposes_are_as_a_shell_takes_them(tmp_path):
+    study = archtuna.driver.search(TWO, pictures(tmp_path), out=tmp_path / "it's mine", evaluator=instant, trials=1)
+    commands = [shlex.split(command) for _, command in _next_steps(study, False) if command.startswith("archtuna ")]
+    assert {command[2] for command in commands} == {str(study.folder)}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234564.0, "1234564"),
+        (1234564, "1234564"),
+        (0.1234561, "0.123457"),
+        (1.5, "1.5"),
+        (999999.4, "1.00001e+06"),
+        (0, "0"),
+    ],
+)
+def test_a_bound_is_short_and_not_below_what_it_was_taken_from(value, text):
+    assert _rounded_up(value) == text
+    assert float(text) >= value
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_sigterm_ends_a_command_as_ctrl_c_does():
+    done = started("blocks", first=terminated)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "archtuna: interrupted\n")
+
+
+def terminated():
+    """Let the command that lists blocks get SIGTERM, in whatever process this is called."""
+    archtuna.cli.spaces._run_blocks = lambda _: signal.raise_signal(signal.SIGTERM)

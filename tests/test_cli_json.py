@@ -188,3 +188,9 @@ def test_a_number_that_is_not_finite_is_null(capsys: pytest.CaptureFixture[str])
 
     print_json({"a": [float("nan"), 1.5, (float("inf"),)]})
     assert capsys.readouterr().out == '{"a": [null, 1.5, [null]]}\n'
+
+
+def test_the_knee_point_as_json_is_the_one_of_the_front(study: at.Study, capsys: pytest.CaptureFixture[str]) -> None:
+    (front,), (knee,) = printed(capsys, f"front {study.folder}"), printed(capsys, f"front {study.folder} --knee")
+    check("front", [knee])
+    assert knee == [one for one in front if one["number"] == study.knee().number]

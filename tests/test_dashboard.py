@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -305,3 +306,11 @@ def test_without_the_library_it_says_what_to_install(study: Study, monkeypatch: 
     ):
         application(study)
     assert issubclass(MissingExtraError, ArchtunaError)
+
+
+def test_commands_in_notes_take_the_folder_as_one_word(tmp_path: Path) -> None:
+    study = at.search(**arguments(tmp_path, out=tmp_path / "it's mine", trials=1))
+    shown = describe(study, study.trials())
+    run = shlex.quote(str(study.folder))
+    assert f"archtuna pick {run}\narchtuna status {run} --watch" in shown.study.note
+    assert f"archtuna show {run} 0\narchtuna train {run} 0" in shown.trials[0].note

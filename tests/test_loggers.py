@@ -16,7 +16,7 @@ import archtuna as at
 from archtuna.cli import main
 from archtuna.driver import join
 from archtuna.errors import MissingExtraError, SpecError
-from archtuna.loggers import LOGGERS, Aside, check_loggers, logger_of
+from archtuna.loggers import LOGGERS, PATIENCE, Aside, check_loggers, logger_of
 from archtuna.loggers.telling import About, Ending, Telling, front_table
 from searches import TWO, arguments, climbing, instant, noisy, pictures, slow
 
@@ -475,3 +475,31 @@ def test_who_joins_a_search_logs_what_it_does(tmp_path: Path) -> None:
     assert sorted(told[1] for told in sink.of("begin")) == [0, 1]
     assert curve(sink, "study/hypervolume")[-1] == (2, study.hypervolume())
     assert study.identity == made.identity
+
+
+def test_mlflow_prints_no_address_of_a_server(real: Path, monkeypatch: Any, capfd: Any) -> None:
+    pytest.importorskip("mlflow")
+    from types import SimpleNamespace
+
+    from archtuna.loggers.mlflow import MlflowSink
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:hunter2@127.0.0.1:1")
+    monkeypatch.setenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "")
+    monkeypatch.delenv("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT")
+    tracking = MlflowSink(real).client._tracking_client
+    info, data = SimpleNamespace(experiment_id="0", run_name="trial 0"), SimpleNamespace(tags={})
+    monkeypatch.setattr(tracking.store, "get_run", lambda _: SimpleNamespace(info=info, data=data))
+    tracking._log_url("0123")  # What MLflow does where a run ends.
+    assert capfd.readouterr().out == ""
+
+
+def test_wandb_gives_a_run_less_time_to_begin_than_a_search_waits(real: Path, monkeypatch: Any) -> None:
+    pytest.importorskip("wandb")
+    import wandb
+
+    from archtuna.loggers.wandb import WandbSink
+
+    given: list[Any] = []
+    monkeypatch.setattr(wandb, "init", lambda **options: given.append(options["settings"]))
+    WandbSink(real).open(About("study", "abcdef", {}))
+    assert given[0].init_timeout < PATIENCE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 import archtuna as at
+from archtuna.gauge import HERE
 from archtuna.page import write_report
 from archtuna.page.bundle import bundle
 from archtuna.page.charts import charts
@@ -173,3 +175,39 @@ def test_thousands_of_trials_are_drawn(browser: Any, tmp_path: Path) -> None:
     opened = Opened(browser, tmp_path / "r.html")
     assert opened.errors == []
     assert opened.page.locator("#chart-front canvas").count() == 1
+
+
+def test_a_table_that_is_sorted_keeps_the_keyboards_place_and_tells_the_chosen_row(browser: Any, large: Path) -> None:
+    opened = Opened(browser, large)
+    page = opened.page
+    button = page.locator("#front-table thead button").nth(2)
+    name = button.inner_text()
+    button.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == name
+    assert page.evaluate("document.activeElement.closest('th').getAttribute('aria-sort')") != "none"
+    current = page.locator("#front-table [aria-current]")
+    assert current.count() == 1
+    assert current.get_attribute("aria-current") == "true"
+    assert opened.chosen() == f"Trial {current.get_attribute('data-number')}"
+    opened.context.close()
+
+
+def test_an_interval_is_that_of_the_device_and_a_checkpoints_path_is_one_word(browser: Any, tmp_path: Path) -> None:
+    facts = many(12)
+    facts["costs"] = ["latency_ms", "latency_ms@pi4", "latency_ms@gone"]
+    measured = {"pi4": {"low": 70.5, "high": 71.5, "rounds": 7}, HERE: {"low": 1.5, "high": 2.5, "rounds": 9}}
+    for trial in facts["trials"]:
+        trial["costs"] |= {"latency_ms": 2.0, "latency_ms@pi4": 71.0, "latency_ms@gone": 3.0}
+        trial |= {"latencies": measured, "checkpoint": "my run/it's $& 1.safetensors"}
+    facts["commands"]["export"] = "archtuna export CHECKPOINT model.onnx"
+    (tmp_path / "r.html").write_text(html(facts, charts(facts), bundle()), encoding="utf-8")
+    opened = Opened(browser, tmp_path / "r.html")
+    told = opened.page.locator("#values dd").all_inner_texts()
+    assert "2 ms (1.5 to 2.5, n = 9 rounds)" in told
+    assert "71 ms (70.5 to 71.5, n = 7 rounds)" in told
+    assert "3 ms" in told
+    (command,) = [t for t in opened.page.locator("#commands code").all_inner_texts() if "export" in t]
+    assert shlex.split(command) == ["archtuna", "export", "my run/it's $& 1.safetensors", "model.onnx"]
+    assert opened.errors == []
+    opened.context.close()

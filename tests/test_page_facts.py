@@ -11,6 +11,7 @@ import pytest
 import archtuna as at
 from archtuna.errors import ArchtunaError
 from archtuna.page.facts import facts_of
+from archtuna.page.origin import commands_of
 from reports import failing, made
 
 
@@ -135,3 +136,28 @@ def test_a_run_without_trials_is_one(tmp_path: Path) -> None:
     found = facts_of(made(tmp_path, workers=0))
     assert found["trials"] == []
     assert found["began"] is None
+
+
+def test_the_command_that_searches_again_says_all_that_chose_the_networks(tmp_path: Path) -> None:
+    given = {"trials": 1, "seed": 3}
+    for name in ("a b", "never", "late"):
+        (tmp_path / name).mkdir()
+    plain = facts_of(made(tmp_path / "a b", sampler=None, **given))["commands"]
+    assert f"--out '{tmp_path}/a b/run'-again" in plain["search"]
+    assert not any(flag in plain["search"] for flag in ("--sampler", "--no-stopping", "--first-rung", "--import"))
+    never = facts_of(made(tmp_path / "never", sampler="tpe", stopping=False, **given))["commands"]["search"]
+    assert "--sampler tpe" in never
+    assert "--no-stopping" in never
+    late = facts_of(made(tmp_path / "late", stopping=at.Schedule(first=2), **given))["commands"]["search"]
+    assert "--first-rung 2" in late
+    assert "--no-stopping" not in late
+
+
+def test_commands_name_the_modules_of_ones_own_blocks_and_metrics(run: at.Study) -> None:
+    opened = at.Study.open(run.folder)
+    text = opened.spec.space["text"] + "\nblocks: {Fancy: my.blocks, Other: my.blocks}\n"
+    metric = {"mine": {"best": 1.0, "worst": 0.0, "meaning": "", "module": "my.metrics"}}
+    opened.spec = replace(opened.spec, space={**opened.spec.space, "text": text}, metrics=metric)
+    commands = commands_of(opened)
+    for name in ("search", "train", "export"):
+        assert commands[name].endswith(" --import my.blocks --import my.metrics")

@@ -88,3 +88,38 @@ def test_the_command_writes_into_the_folder_of_the_run(tmp_path: Path, capsys: p
     assert all(Path(figure).exists() for figure in told["figures"])
     assert main(["report", str(tmp_path / "none")]) == 1
     assert "no study in" in capsys.readouterr().err
+
+
+def test_a_number_that_is_not_finite_is_null(study: at.Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = many(12)
+    trial = next(trial for trial in facts["trials"] if trial.get("front"))
+    trial["curve"][3]["mine"], trial["metrics"]["mine"] = float("nan"), float("inf")
+    monkeypatch.setattr("archtuna.page.write.facts_of", lambda *_, **__: facts)
+    written = write_report(study, tmp_path / "r.html", figures=tmp_path / "figures")
+    told = json.loads(written.json.read_text())["trials"][trial["number"]]
+    assert (told["curve"]["3"]["mine"], told["metrics"]["mine"]) == (None, None)
+    assert '"mine":null' in written.html.read_text()
+    assert written.facts["trials"][trial["number"]]["metrics"]["mine"] is None
+
+
+@pytest.mark.parametrize("name", ["study.html", "search.yaml", "study.db"])
+def test_a_file_that_the_run_needs_is_not_written_over(tmp_path: Path, name: str) -> None:
+    run = made(tmp_path, trials=1)
+    before = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".yaml")}
+    with pytest.raises(ArchtunaError, match=r"is a file that the run needs.*\nhint: archtuna report RUN --out"):
+        write_report(run, run.folder / name, pictures=False)
+    after = {
+        path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".yaml", ".html")
+    }
+    assert after == before
+    assert at.Study.open(run.folder).counts()["complete"] == 1
+
+
+def test_the_page_and_its_facts_need_two_files(study: at.Study, tmp_path: Path) -> None:
+    with pytest.raises(ArchtunaError, match=r"the page cannot be .*page\.json: its facts go there\nhint: "):
+        write_report(study, tmp_path / "page.json", pictures=False)
+    with pytest.raises(ArchtunaError, match=r"is a folder, not a file for the page\nhint: "):
+        write_report(study, tmp_path, pictures=False)
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):  # Outside of a run a page may have any name.
+        assert write_report(study, tmp_path / "study.html", pictures=False).json == tmp_path / "study.json"

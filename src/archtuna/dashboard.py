@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from socketserver import ThreadingMixIn
@@ -84,8 +85,9 @@ def _note(study: Study, trial: Trial, role: str | None) -> Iterator[str]:
         yield from ("", f"Decisions: {inline(_arguments(trial.decisions))}")
     if trial._architecture is not None:
         yield from ("", f"Network `{trial.key}`", "", *_network(trial._architecture))
-    show = f"archtuna show {study.folder} {trial.number}"
-    yield from ("", *fence(f"{show}\narchtuna train {study.folder} {trial.number}" if role else show, "sh"))
+    run = shlex.quote(str(study.folder))
+    show = f"archtuna show {run} {trial.number}"
+    yield from ("", *fence(f"{show}\narchtuna train {run} {trial.number}" if role else show, "sh"))
 
 
 @lru_cache(maxsize=4 * NOTES)
@@ -120,11 +122,12 @@ def _study(study: Study, front: Sequence[Trial], roles: Mapping[int, str]) -> Sh
         for t in front
     ]
     folder = study.folder
+    run = shlex.quote(str(folder))
     note = [
         f"**{inline(study.name)}**: {counts}, hypervolume {study.hypervolume():.4f}", "",
         *(table(("trial", "on the front", *names), rows, left=2) if rows else ["no network was evaluated in full yet"]), "",
         f"Limits: {inline(', '.join(map(str, study.limits)) or 'none')}. Pictures: {inline(study.spec.data['source'])}.", "",
-        *fence(f"archtuna front {folder}\narchtuna pick {folder}\narchtuna status {folder} --watch", "sh"),
+        *fence(f"archtuna front {run}\narchtuna pick {run}\narchtuna status {run} --watch", "sh"),
     ]  # fmt: skip
     attrs = {"objectives": ", ".join(names), "limits": ", ".join(map(str, study.limits)), "folder": str(folder)}
     return Shown("\n".join(note), attrs, {"search.yaml": study.spec.space["text"]})

@@ -7,13 +7,16 @@ and a hint, no traceback), 2 a mistake in the arguments, 130 an interruption.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from archtuna import __version__
@@ -31,7 +34,7 @@ from archtuna.cli import (
     starting,
     versions,
 )
-from archtuna.cli.arguments import Parser
+from archtuna.cli.arguments import Parser, silence
 from archtuna.errors import ArchtunaError
 
 EPILOG = """\
@@ -93,11 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _log_to_stderr(arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and "utf" not in stream.encoding.lower():
-            stream.reconfigure(errors="backslashreplace")  # A sign that a terminal lacks is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            # A sign that a terminal lacks, or a file's name that is no text, is no reason to fail. A stream that began as a
+            # file and was sent elsewhere since cannot say where it is, which it is asked here, and writes all the same.
+            with contextlib.suppress(OSError):
+                stream.reconfigure(errors="backslashreplace")
     try:
-        _import_modules(arguments.imports)
-        code = arguments.run(arguments)
+        with _terminable():
+            _import_modules(arguments.imports)
+            code = arguments.run(arguments)
         sys.stdout.flush()
         return int(code or 0)
     except ArchtunaError as error:
@@ -106,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail("interrupted", code=130)
     except BrokenPipeError:
         # The reader of our output is gone (`archtuna front RUN | head`); there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 0
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
@@ -123,24 +130,63 @@ HIDDEN = "ARCHTUNA_HIDDEN_STORAGE"
 
 
 def _hide_passwords() -> None:
-    """Begin again, with the storage's URL in the environment, where its password is an argument that others could list."""
+    """Begin again, with the storage's URL in the environment, where its password is an argument that others could list.
+
+    Only what ``--storage`` names comes back from there, so that no other argument may be masked: it would be used as it is.
+    """
     if os.name != "posix" or HIDDEN in os.environ or not any("://" in text for text in sys.argv):
         return
     from archtuna.storage import has_password, redact
 
-    urls = {text: text.partition("=")[2] if text.startswith("--") else text for text in sys.argv}
-    secret = {text: url for text, url in urls.items() if has_password(url)}
-    if len(secret) != 1:
+    # What the interpreter took for itself stands before our own arguments.
+    first = len(sys.orig_argv) - len(sys.argv) + 1
+    urls = _storage_urls(sys.orig_argv, first)
+    if not any(map(has_password, urls.values())):
         return
-    ((text, url),) = secret.items()
-    shown = [redact(url).join(part.split(url)) if part == text else part for part in sys.orig_argv[1:]]
-    os.execve(sys.executable, [sys.executable, *shown], {**os.environ, HIDDEN: url})
+    shown = list(sys.orig_argv)
+    for place, url in urls.items():
+        shown[place] = shown[place].removesuffix(url) + redact(url)
+    *_, used = urls.values()
+    os.execve(sys.executable, [sys.executable, *shown[1:]], {**os.environ, HIDDEN: used})
+
+
+def _storage_urls(words: Sequence[str], first: int) -> dict[int, str]:
+    """Return what follows each ``--storage``, as a word of its own or behind ``=``, by the word's place; the last counts."""
+    found = {}
+    for place in range(first, len(words)):
+        name, equals, url = words[place].partition("=")
+        # A name may be cut short, as long as no other begins like it.
+        if name.startswith("--sto") and "--storage".startswith(name):
+            if equals:
+                found[place] = url
+            elif place + 1 < len(words):
+                found[place + 1] = words[place + 1]
+    return found
 
 
 def _restore_password(arguments: argparse.Namespace) -> None:
     url = os.environ.pop(HIDDEN, None)
     if url is not None and getattr(arguments, "storage", None):
         arguments.storage = url
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, where nobody else sees to it; a second one ends the process at once."""
+    in_charge = threading.current_thread() is threading.main_thread()
+    if not in_charge or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def handle(number: int, frame: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _import_modules(modules: Sequence[str]) -> None:
@@ -151,7 +197,8 @@ def _import_modules(modules: Sequence[str]) -> None:
 
 
 def _fail(text: str, code: int = 1) -> int:
-    print(f"archtuna: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # The reader of our errors may be gone as well.
+        print(f"archtuna: {text}", file=sys.stderr)
     return code
 
 

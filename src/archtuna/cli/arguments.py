@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import json
 import logging
-import math
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from archtuna.errors import nearest
+from archtuna.page.finite import finite
 
 
 class Parser(argparse.ArgumentParser):
@@ -197,16 +198,15 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), allow_nan=False), flush=True)
+    print(json.dumps(finite(value), allow_nan=False), flush=True)
 
 
-def _finite(value: Any) -> Any:
-    """Return plain data with null for each number that is not finite, which JSON cannot hold."""
-    if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def silence(stream: TextIO) -> None:
+    """Let what a stream still holds, and what comes, go nowhere: at its end Python would complain of what it cannot write."""
+    with contextlib.suppress(OSError):  # A stream that is no file cannot be sent elsewhere.
+        number, nowhere = stream.fileno(), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def redrawing(lines: Callable[[Any], list[str]], stream: TextIO, closing: contextlib.ExitStack) -> bool:

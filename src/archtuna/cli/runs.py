@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,11 @@ def _run_front(arguments: argparse.Namespace) -> None:
     from archtuna.terminal import screen_of
 
     with Study.open(arguments.folder, storage=arguments.storage) as study:
-        if arguments.knee:
+        if arguments.json:
+            knee = study.knee().number if arguments.knee else None
+            print_json([one for one in report.front(study) if knee in (None, one["number"])])
+        elif arguments.knee:
             print(knee_checkpoint(study))
-        elif arguments.json:
-            print_json(report.front(study))
         else:
             print_lines(report.front_lines(study, screen_of(sys.stdout)))
 
@@ -252,5 +254,5 @@ def _run_gc(arguments: argparse.Namespace) -> None:
     for one in found:
         print(f"{one.path}: {one.bytes:,} bytes, {one.why}")
     total = f"{len(found)} files, {sum(one.bytes for one in found) / 1e6:.1f} MB"
-    how = f": archtuna gc {arguments.folder} --delete" if found else ""
+    how = f": archtuna gc {shlex.quote(arguments.folder)} --delete" if found else ""
     print(f"deleted {total}" if arguments.delete else f"{total} can go{how}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +22,7 @@ from archtuna.cli.arguments import (
     redrawing,
     say_notes,
     share,
+    silence,
     verb,
 )  # fmt: skip
 from archtuna.errors import DataError, StudyError
@@ -160,8 +163,19 @@ def _schedule(arguments: argparse.Namespace) -> Any:
 
 
 def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Callable[[], Iterable[str]]) -> int:
-    """Print what a search or its repeats came to, give the study's connections back, and return the exit code."""
+    """Print what a search or its repeats came to, give the study's connections back, and return the exit code.
+
+    Raises:
+        StudyError: what it told could not be written, so that whoever reads it has not seen all.
+    """
     with study:
+        if show.lost is not None:
+            how = "was interrupted" if show.reason == "interrupted" else "went on to its end"
+            problem = show.lost.strerror or str(show.lost)
+            raise StudyError(
+                f"the output could not be written ({problem}), and the work {how} without it",
+                hint="the same command again goes on",
+            )
         if not (arguments.json or arguments.quiet):
             print_lines(lines())
     return 130 if show.reason == "interrupted" else 0
@@ -180,14 +194,14 @@ def _next_steps(study: Any, interrupted: bool) -> Iterator[tuple[str, str]]:
     if interrupted:
         yield "it was interrupted; go on:", "the same command again"
     if study.front():
-        knee = study.knee()
-        yield "look at the knee point:", f"archtuna show {study.folder} {knee.number}"
-        yield "train it in full:", f"archtuna train {study.folder} {knee.number}"
+        knee, run = study.knee(), shlex.quote(str(study.folder))
+        yield "look at the knee point:", f"archtuna show {run} {knee.number}"
+        yield "train it in full:", f"archtuna train {run} {knee.number}"
         if knee.checkpoint:
-            yield "export it as it is:", f"archtuna export {knee.checkpoint} model.onnx"
-        yield "choose another:", f"archtuna pick {study.folder} --max {_bound_of(study)}"
+            yield "export it as it is:", f"archtuna export {shlex.quote(str(knee.checkpoint))} model.onnx"
+        yield "choose another:", f"archtuna pick {run} --max {_bound_of(study)}"
         if not any(trial.again for trial in study.front()):
-            yield "see what is chance:", f"archtuna repeat {study.folder} --seeds 3"
+            yield "see what is chance:", f"archtuna repeat {run} --seeds 3"
     if not interrupted:
         yield "go on searching:", "the same command again, with more --trials or --time"
 
@@ -204,26 +218,64 @@ def _advice(steps: Iterable[tuple[str, str]], width: int) -> list[str]:
 def _bound_of(study: Any) -> str:
     """Return a bound that the front's knee point keeps, for an example."""
     cost = next((o.name for o in study.objectives if o.kind == "cost"), "params")
-    return f"{cost}={study.knee().costs.get(cost, 0):.6g}"
+    return f"{cost}={_rounded_up(study.knee().costs.get(cost, 0))}"
+
+
+def _rounded_up(value: float) -> str:
+    """Return a number that is short and not below ``value``: rounded down, a bound would exclude what it was taken from."""
+    if float(value).is_integer():
+        return f"{value:.0f}"
+    nearest = f"{value:.6g}"
+    return nearest if float(nearest) >= value else f"{value * (1 + 1e-5):.6g}"
 
 
 class _Shown:
-    """Shows the events of a search or of its repeats: a display on a terminal, else lines, as JSON where that is asked for."""
+    """Shows the events of a search or of its repeats: a display on a terminal, else lines, as JSON where that is asked for.
+
+    Attributes:
+        reason: why the search ended.
+        lost: why its events could not be written, from which on nothing is; None where all were.
+    """
 
     def __init__(self, arguments: argparse.Namespace, title: str) -> None:
         self.json, self.quiet = arguments.json, arguments.quiet
         self.title = title
         self.reason = ""
+        self.lost: OSError | None = None
+        self.stopping = False
         self.watch: Any = None
         self.lock = threading.Lock()  # The display's thread reads while this one takes events.
         self.closing = contextlib.ExitStack()
         self.redrawn = False
 
     def take(self, event: dict[str, Any]) -> None:
-        from archtuna.live import plain_lines
-
+        """Show an event; what is wrong with the output is kept from the search, where the trial at hand would fail of it."""
         if event["event"] == "end":
             self.reason = event["reason"]
+        if self.lost is not None:
+            self._ask_for_an_end(event)
+            return
+        try:
+            self._show(event)
+        except OSError as error:
+            self.lost = error
+            silence(sys.stdout if self.json else sys.stderr)
+
+    def _ask_for_an_end(self, event: dict[str, Any]) -> None:
+        """Ask the search for a stop as Ctrl-C does, once it is seen to go on.
+
+        The Ctrl-C of a person ends what reads the output together with the search. To that a signal of ours would be the
+        second one, which ends the search at once, with its trials in its hands.
+        """
+        if event["event"] == "stopping":
+            self.stopping = True
+        elif event["event"] == "epoch" and not self.stopping:
+            self.stopping = True
+            signal.raise_signal(signal.SIGINT)
+
+    def _show(self, event: dict[str, Any]) -> None:
+        from archtuna.live import plain_lines
+
         if self.json:
             print_json({k: v for k, v in event.items() if k != "traceback"})
             return
@@ -323,5 +375,6 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             on_event=show.take,
             loggers=arguments.log,
         )
-    pick = f"the smallest that is as good as the best:  archtuna pick {study.folder} --within-one-se"
+    run = shlex.quote(str(study.folder))
+    pick = f"the smallest that is as good as the best:  archtuna pick {run} --within-one-se"
     return _ended(study, show, arguments, lambda: [*report.front_lines(study, screen_of(sys.stdout)), "", pick])

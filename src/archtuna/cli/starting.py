@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,8 @@ def _run_init(arguments: argparse.Namespace) -> None:
         if begun.inventory is not None:
             print_lines([*_told(begun), ""])
         data = "" if arguments.data else " --data DATA"
-        print(f"wrote {path}; next: archtuna check {path}, then archtuna search {path}{data} --out runs/first")
+        file = shlex.quote(str(path))
+        print(f"wrote {path}; next: archtuna check {file}, then archtuna search {file}{data} --out runs/first")
 
 
 def _begin(path: Path, arguments: argparse.Namespace) -> Beginning:

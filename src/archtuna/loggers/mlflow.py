@@ -36,6 +36,8 @@ class MlflowSink:
             os.environ.setdefault(
                 "MLFLOW_DISABLE_TELEMETRY", "true"
             )  # What stays in a folder is nobody else's business.
+        # A server's address may hold a password, and standard output is that of the search.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         if logging.getLogger("mlflow").level == logging.NOTSET:
             logging.getLogger("mlflow").setLevel(logging.WARNING)
         from mlflow.tracking import MlflowClient

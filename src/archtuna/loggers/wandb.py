@@ -13,6 +13,9 @@ from archtuna.loggers.telling import About, Ending
 
 STUDY = "study"
 
+SECONDS_TO_BEGIN = 20
+"""How long a run may take to begin: less than a search that has ended waits for its loggers."""
+
 
 class WandbSink:
     """Writes runs for Weights & Biases, whose own variables say to whom, and whether at once (``WANDB_MODE=offline``).
@@ -49,7 +52,7 @@ class WandbSink:
             dir=str(self._folder),
             config=dict(values),
             reinit="create_new",
-            settings=self._wandb.Settings(silent=True, console="off"),
+            settings=self._wandb.Settings(silent=True, console="off", init_timeout=SECONDS_TO_BEGIN),
         )
 
     def begin(self, number: int, values: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archtuna import document
 from archtuna.errors import ArchtunaError
 from archtuna.settings import TARGETS
 from archtuna.storage import Attr
@@ -68,16 +69,20 @@ def commands_of(study: Study) -> dict[str, str]:
         f"{run}-again",
     ]
     words += ["--objectives", ",".join(spec.objectives), *(f'--limit "{text}"' for text in spec.limits)]
+    orders = study.optuna.user_attrs.get(Attr.ORDERS) or {}
     given = {
         "--seed": spec.seed,
         "--epochs": spec.training.get("epochs"),
         "--fraction": spec.fraction if spec.fraction < 1 else None,
         "--input-size": "x".join(map(str, spec.input_size)) if spec.input_size else None,
         "--target": next((name for name, values in TARGETS.items() if values == dict(spec.deploy)), None),
-        "--trials": (study.optuna.user_attrs.get(Attr.ORDERS) or {}).get("trials"),
+        "--trials": orders.get("trials"),
+        "--sampler": orders.get("sampler"),
+        "--first-rung": None if spec.schedule.off else spec.schedule.first,
     }
     words += [f"{flag} {value}" for flag, value in given.items() if value is not None]
-    return {
+    words += ["--no-stopping"] if spec.schedule.off else []
+    commands = {
         "search": " ".join(words),
         "show": f"archtuna show {run} NUMBER",
         "train": f"archtuna train {run} NUMBER --seeds 3",
@@ -85,3 +90,12 @@ def commands_of(study: Study) -> dict[str, str]:
         "predict": "archtuna predict CHECKPOINT new/*.jpg",
         "repeat": f"archtuna repeat {run} --seeds 3",
     }
+    imports = "".join(f" --import {shlex.quote(module)}" for module in _modules_of(study))
+    return {name: f"{command}{imports}" for name, command in commands.items()}
+
+
+def _modules_of(study: Study) -> list[str]:
+    """Return the modules of blocks and metrics of somebody's own, as the study's file and its record tell of them."""
+    blocks = document.parse(study.spec.space["text"]).entries().get("blocks")
+    modules = {*(blocks.plain().values() if blocks else ()), *(one["module"] for one in study.spec.metrics.values())}
+    return sorted(modules - {"__main__"})

@@ -10,11 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from archtuna.errors import ArchtunaError
 from archtuna.files import write_whole
 from archtuna.page.bundle import VEGA_LITE, bundle
 from archtuna.page.charts import charts
 from archtuna.page.drawing import axes_of
 from archtuna.page.facts import facts_of
+from archtuna.page.finite import finite
+from archtuna.storage import DATABASE
 
 if TYPE_CHECKING:
     from archtuna.study import Study
@@ -70,17 +73,41 @@ def write_report(
     Raises:
         MissingExtraError: what draws is not installed.
         DataError: ``data`` names other pictures than the study's.
-        ArchtunaError: a file cannot be written.
+        ArchtunaError: a file cannot be written, or is one that a run needs.
     """
-    code = bundle()
-    facts = facts_of(study, data=data, device=device, pictures=pictures)
-    drawn = charts(facts)
     target = Path(out) if out is not None else study.folder / "report.html"
-    plain = target.with_suffix(".json")
+    plain = _beside(target)
+    code = bundle()
+    # A metric of one's own may be no number in some epoch, which neither JSON nor a chart can hold.
+    facts = finite(facts_of(study, data=data, device=device, pictures=pictures))
+    drawn = finite(charts(facts))
     _write(target, html(facts, drawn, code).encode())
     _write(plain, (json.dumps(facts, indent=1, allow_nan=False) + "\n").encode())
     made = () if figures is None else _figures(drawn, Path(figures))
     return Written(target, plain, made, facts)
+
+
+def _beside(page: Path) -> Path:
+    """Return where a page's facts go.
+
+    Raises:
+        ArchtunaError: they would take the page's place, or one of them that of a file which a run needs.
+    """
+    hint = "archtuna report RUN --out names the page, such as page.html"
+    if not page.name or page.is_dir():
+        raise ArchtunaError(f"{page} is a folder, not a file for the page", hint=hint)
+    plain = page.with_suffix(".json")
+    if plain == page:
+        raise ArchtunaError(f"the page cannot be {page}: its facts go there", hint=hint)
+    if (page.parent / "search.yaml").exists():
+        for path in (page, plain):
+            if path.name in _OF_A_RUN:
+                raise ArchtunaError(f"{path} is a file that the run needs: the report cannot take its place", hint=hint)
+    return plain
+
+
+_OF_A_RUN = ("study.json", "search.yaml", DATABASE)
+"""Files in the folder of a run that nothing may write over."""
 
 
 def html(facts: Mapping[str, Any], drawn: Mapping[str, Any], code: str) -> str:

@@ -38,7 +38,7 @@ const UNITS = { latency_ms: "ms", energy_mj: "mJ", size_mb: "MB", peak_memory_mb
 
 function written(trial, name) {
   const unit = UNITS[name.split("@")[0]];
-  const latency = name.startsWith("latency_ms") ? trial.latencies?.[name.split("@")[1] ?? "here"] ?? Object.values(trial.latencies ?? {})[0] : null;
+  const latency = name.startsWith("latency_ms") ? trial.latencies?.[name.split("@")[1] ?? "this machine"] : null;
   const spread = trial.spread?.[name];
   const isQuality = kinds.get(name)?.kind === "quality";
   let text = number(value(trial, name));
@@ -75,6 +75,11 @@ function command(text, what) {
     setTimeout(() => (button.textContent = "Copy"), 1500);
   });
   return element("div", [element("span", `To ${what}`, { class: "note" }), element("div", [code, button], { class: "command" })]);
+}
+
+// As a shell takes it for one word, whatever is in it.
+function quoted(text) {
+  return /^[\w@%+=:,.\/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`;
 }
 
 // --- choosing ----------------------------------------------------------------------------------------
@@ -136,7 +141,7 @@ function take(number_, why) {
   if (trial.checkpoint) rows.push(element("dt", "weights"), element("dd", trial.checkpoint));
   $("values").replaceChildren(...rows);
   const place = trial.checkpoint ?? `${facts.folder}/trained/${chosen}.safetensors`;
-  const make = (name) => facts.commands[name].replace("NUMBER", chosen).replace("CHECKPOINT", place);
+  const make = (name) => facts.commands[name].replace("NUMBER", chosen).replace("CHECKPOINT", () => quoted(place));
   $("commands").replaceChildren(
     command(make("train"), "train it in full, and have it reported on test pictures"),
     command(make("export"), "export it"),
@@ -193,7 +198,13 @@ function makeTable() {
   head.append(element("th", "trial", { scope: "col" }));
   for (const name of names) {
     const button = element("button", name, { type: "button", "aria-label": `Sort by ${name}` });
-    button.addEventListener("click", () => { sorted = name; makeTable(); markTable(); });
+    button.addEventListener("click", () => {
+      sorted = name;
+      makeTable();
+      markTable();
+      // The table is a new one: whoever sorts with a keyboard goes on from the same column.
+      document.querySelectorAll("#front-table thead button")[names.indexOf(name)].focus();
+    });
     head.append(element("th", button, { scope: "col", "aria-sort": sorted === name ? (better(name) < 0 ? "descending" : "ascending") : "none" }));
   }
   head.append(element("th", "runs", { scope: "col" }), element("th", "take", { scope: "col" }));
@@ -218,7 +229,8 @@ function markTable() {
     const trial = trials.get(Number(row.dataset.number));
     row.classList.toggle("chosen", trial.number === chosen);
     row.classList.toggle("out", !keeps(trial));
-    row.toggleAttribute("aria-current", trial.number === chosen);
+    if (trial.number === chosen) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
   }
 }
 
