@@ -17,7 +17,8 @@ from archtuna.data import Batches, Preprocess
 from archtuna.driver import default_side, join, search
 from archtuna.errors import DataError, ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
-from archtuna.leases import take
+from archtuna.leases import take, this_worker
+from archtuna.orders import Orders
 from archtuna.schedule import Schedule
 from archtuna.screen import first_candidates
 from archtuna.space import SearchSpace
@@ -413,6 +414,55 @@ def test_a_worker_stays_for_the_trials_of_others_and_goes_on_with_them(tmp_path:
     (taken,) = [event for event in events if event["event"] == "taken-away"]
     assert (taken["number"], taken["from"], taken["state"]) == (0, "elsewhere:1", "waiting")
     assert study.candidate(0).decisions["backbone.0.kernel"] == 5
+
+
+def test_a_worker_waits_for_orders_and_does_not_work_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search is screening networks, or has died while it did."""
+    url = created(tmp_path, trials=3)
+    with Study.named("nets", storage=url) as study:
+        orders = study.optuna.user_attrs[Attr.ORDERS]
+        study.optuna.set_user_attr(Attr.ORDERS, None)
+        with monkeypatch.context() as patched:
+            patched.setattr("archtuna.driver.ORDERS_PATIENCE", 0.0)
+            with pytest.raises(StudyError, match="'nets' has no orders yet\nhint: start its search again"):
+                join("nets", storage=url, evaluator=instant)
+        assert study.optuna.get_trials() == []
+        late = threading.Timer(0.3, study.optuna.set_user_attr, (Attr.ORDERS, orders))
+        late.start()
+        assert join("nets", storage=url, evaluator=instant).counts()["complete"] == 3
+        late.join()
+
+
+def test_a_worker_that_joins_while_networks_are_screened_finds_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def screening(*given: Any, **named: Any) -> list[Any]:
+        with Study.open(tmp_path / "run") as study:
+            seen.append((study.optuna.user_attrs[Attr.FOLDERS], study.optuna.user_attrs.get(Attr.ORDERS)))
+        return []
+
+    monkeypatch.setattr("archtuna.screen.first_candidates", screening)
+    recorded(tmp_path, screen="macs", trials=1)
+    assert seen == [([str((tmp_path / "run").resolve())], None)]
+
+
+def test_what_ran_before_the_machine_was_started_again_is_gone_on_with(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, trials=2, lease=0.6)
+    study.optuna.enqueue_trial({"backbone.0.kernel": 5})
+    gone = {**this_worker(), "boot": "the one before"}
+    assert take(study.optuna, study.optuna.get_trials(states=(TrialState.WAITING,)), gone, 0.6) is not None
+    study, events = recorded(tmp_path, trials=3, lease=0.6)
+    assert [trial.state for trial in study.trials()] == ["complete"] * 3
+    assert [event["number"] for event in events if event["event"] == "taken-away"] == [2]
+
+
+def test_the_time_of_a_search_is_not_that_of_its_repeats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("archtuna.driver._repeat", lambda *given: told.append(given) or "repeats")
+    recorded(tmp_path, trials=2, time=60, repeats=1)
+    assert [orders.deadline for given in told for orders in given if isinstance(orders, Orders)] == [None]
 
 
 def test_garbage_is_told_and_what_is_needed_is_not(tmp_path: Path) -> None:

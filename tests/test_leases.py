@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -21,10 +23,12 @@ from archtuna.leases import (
     LeaseLost,
     Pulse,
     Watch,
+    any_may_be_gone,
     held_by,
     is_dead,
     is_of,
     lease_of,
+    may_be_gone,
     take,
     take_away,
     take_back,
@@ -175,6 +179,25 @@ def test_workers_that_are_alive_and_dead() -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     assert is_dead({**me, "pid": gone.pid})
+    older = {name: me[name] for name in ("host", "pid", "started")}
+    assert not is_dead(older)
+    assert is_dead({**older, "pid": gone.pid}), "of a version that wrote no more"
+
+
+@pytest.mark.parametrize("elsewhere", [{"boot": "another"}, {"pids": "pid:[1]"}, {"boot": None, "pids": None}])
+def test_of_another_place_with_the_same_host_name_only_the_lease_tells(
+    study: optuna.Study, elsewhere: dict[str, Any]
+) -> None:
+    """Two containers on the host's network, two boards of one image: each has processes of the same numbers."""
+    me = this_worker()
+    there = {**me, "pid": 2**22 + 1, **elsewhere}
+    assert is_dead({**there, "boot": me["boot"], "pids": me["pids"]})
+    assert not is_dead(there)
+    assert not is_dead({**there, "pid": me["pid"], "started": 0.0})
+    begun(study, there)
+    assert take_back(study) == []
+    assert any_may_be_gone(study)
+    assert [may_be_gone(worker) for worker in (me, DEAD, {**there, "host": "elsewhere"}, None)] == [False] * 4
 
 
 def test_trials_of_the_dead_of_this_machine_are_taken_back_at_once(study: optuna.Study) -> None:
@@ -318,3 +341,23 @@ def test_a_pulse_outlives_a_storage_that_goes_away(study: optuna.Study, monkeypa
         beat = read(study).user_attrs[Attr.LEASE]["beat"]
         wait_for(lambda: read(study).user_attrs[Attr.LEASE]["beat"] > beat)
         assert not pulse.lost.is_set()
+
+
+def test_a_pulse_outlives_an_error_that_no_database_raises(
+    study: optuna.Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as those of a journal file on a network disk."""
+
+    def stale(*given: Any, **named: Any) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    lease = begun(study, seconds=0.4)
+    with caplog.at_level(logging.WARNING, "archtuna"), Pulse(study, 0.4) as pulse, pulse.holding(lease):
+        with monkeypatch.context() as patched:
+            patched.setattr("archtuna.leases.change", stale)
+            time.sleep(0.5)
+        beat = read(study).user_attrs[Attr.LEASE]["beat"]
+        wait_for(lambda: read(study).user_attrs[Attr.LEASE]["beat"] > beat)
+        assert not pulse.lost.is_set()
+    assert caplog.text.count("leases could not be looked after, which is tried again") == 1
+    assert "Stale file handle" in caplog.text

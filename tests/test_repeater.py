@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +19,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archtuna import checkpoint
+from archtuna.artifacts import Artifacts
+from archtuna.costs import costs_of
+from archtuna.crew import processes
 from archtuna.data import Batches
-from archtuna.driver import repeat, search
+from archtuna.driver import _repeat, repeat, search
 from archtuna.errors import StudyError, TrialError
+from archtuna.evaluate import FunctionEvaluator, Progress
+from archtuna.files import Unreachable
 from archtuna.interrupts import Stop
+from archtuna.leases import this_worker
 from archtuna.objective import objectives_of, oriented, pareto_ranks
-from archtuna.repeater import contenders, lacking, runs_to_do, seeds_of
-from archtuna.repeats import read_runs
+from archtuna.orders import Orders
+from archtuna.repeater import Again, Repeater, contenders, lacking, runs_to_do, seeds_of
+from archtuna.repeats import Repeats, Wanted, conditions_of, read_runs
 from archtuna.space import Candidate
 from archtuna.study import Study
 from postgres import PASSWORD, Server, server  # noqa: F401
@@ -241,6 +252,126 @@ def test_a_bug_ends_it_and_leaves_the_run_free(tmp_path: Path) -> None:
     assert not [run for run in read_runs(study.optuna._storage, study.name) if run.state == "running"]
 
 
+# waiting
+
+
+HERE = {name: this_worker()[name] for name in ("host", "pid", "started")}
+
+
+@pytest.mark.parametrize(
+    ("worker", "linger", "done"),
+    [
+        ({"host": "elsewhere", "pid": 1, "started": 0.0}, True, True),
+        ({"host": "elsewhere", "pid": 1, "started": 0.0}, False, False),
+        ({**HERE, "boot": "the one before"}, False, True),
+    ],
+)
+def test_the_run_of_a_worker_that_may_be_gone_is_waited_for(
+    tmp_path: Path, worker: dict[str, Any], linger: bool, done: bool
+) -> None:
+    study, _ = recorded(tmp_path, space=TWO, trials=2)
+    trial = study.front()[0]
+    wanted = Wanted(trial.number, seeds_of(trial, 1)[0], conditions_of(study.spec, trial.key, trial.recipe))
+    assert Repeats(study.optuna).claim(wanted, worker, 0.6) is not None
+    made = FunctionEvaluator(noisy, study.objectives, 3)
+    again = Again(1, [trial.number])
+    assert Repeater(study, made, again, lambda event: None, Stop(), 0.6, linger).run() == "repeats"
+    assert study.candidate(trial.number).repeats == done
+
+
+def test_a_stop_ends_the_wait_for_others(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, space=TWO, trials=2)
+    trial = study.front()[0]
+    wanted = Wanted(trial.number, seeds_of(trial, 1)[0], conditions_of(study.spec, trial.key, trial.recipe))
+    elsewhere = {"host": "elsewhere", "pid": 1, "started": 0.0}
+    assert Repeats(study.optuna).claim(wanted, elsewhere, 60.0) is not None
+    stop, made = Stop(), FunctionEvaluator(noisy, study.objectives, 3)
+    threading.Timer(0.3, stop.request).start()
+    again = Again(1, [trial.number])
+    assert Repeater(study, made, again, lambda event: None, stop, linger=True).run() == "interrupted"
+
+
+class Saving:
+    """Gives every network weights to keep, in a way that the test chooses."""
+
+    def __init__(self, save: Callable[[Any, Any], None]) -> None:
+        self.save = save
+
+    def costs(self, architecture: Any) -> dict[str, float]:
+        return dict(costs_of(architecture))
+
+    def evaluate(self, candidate: Candidate) -> Iterator[Progress]:
+        best = noisy(candidate)
+        yield Progress(epoch=1, epochs=1, metrics=best, kept=1, best=best, seconds=0.1, save=self.save)
+
+
+def failing(error: OSError, times: int) -> Callable[..., None]:
+    """Return a function that raises an error the first times that it is called."""
+    left = [error] * times
+
+    def act(*given: Any) -> None:
+        if left:
+            raise left.pop()
+
+    return act
+
+
+def test_repeats_wait_for_a_full_disk_and_a_store_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("archtuna.repeater.FILES_PAUSE", 0.05)
+    study, _ = recorded(tmp_path, space=TWO, trials=2)
+    away, full = Unreachable(errno.EIO, "no answer"), OSError(errno.ENOSPC, "No space left on device")
+    events: list[dict[str, Any]] = []
+    for name in ("last_point", "kept", "forget", "found"):
+        monkeypatch.setattr(Artifacts, name, once_away(getattr(Artifacts, name), away))
+    with caplog.at_level(logging.WARNING, "archtuna"):
+        repeater = Repeater(study, Saving(failing(full, 2)), Again(1), events.append, Stop())
+        assert repeater.run() == "repeats"
+    assert all(trial.repeats == 1 for trial in study.front())
+    reasons = [event["reason"] for event in events if event["event"] == "waits"]
+    assert len(reasons) == 2
+    assert "no answer" in reasons[0]
+    assert all(event["seed"] == 1 for event in events if event["event"] == "waits")
+    assert "is trained and has to keep its weights, and waits" in caplog.text
+    assert "has to look where to go on, and waits" in caplog.text
+    assert "the worker has to read the front, and waits" in caplog.text
+    assert "the worker has to read the study, and waits" in caplog.text
+
+
+def once_away(real: Callable[..., Any], error: OSError) -> Callable[..., Any]:
+    fail = failing(error, 1)
+
+    def act(*given: Any) -> Any:
+        fail()
+        return real(*given)
+
+    return act
+
+
+def test_a_run_whose_weights_can_never_be_kept_is_free_again(tmp_path: Path) -> None:
+    recorded(tmp_path, space=TWO, trials=2)
+    denied = PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(StudyError, match=r"trial \d with seed 1 ended in PermissionError"):
+        repeated(tmp_path, 1, evaluator=Saving(failing(denied, 9)))
+    study = Study.open(tmp_path / "run")
+    assert [run.state for run in read_runs(study.optuna._storage, study.name)] == ["over"]
+
+
+def test_a_stop_hands_a_run_back_that_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded(tmp_path, space=TWO, trials=2)
+    stop = Stop()
+    monkeypatch.setattr("archtuna.repeater.Stop", lambda: stop)
+
+    def end(event: dict[str, Any]) -> None:
+        if event["event"] == "waits":
+            stop.request()
+
+    full = OSError(errno.ENOSPC, "No space left on device")
+    study = repeat(tmp_path / "run", 1, evaluator=Saving(failing(full, 9)), on_event=end)
+    assert [run.state for run in read_runs(study.optuna._storage, study.name)] == ["over"]
+
+
 # training
 
 
@@ -354,6 +485,18 @@ def test_two_workers_share_the_runs_and_none_is_done_twice(
         run.worker["pid"] for run in read_runs(Study.open(tmp_path / "run").optuna._storage, "run") if run.worker
     }
     assert len(workers) == 2
+
+
+@pytest.mark.slow
+def test_workers_that_linger_leave_no_run_undone(tmp_path: Path, marks: Path) -> None:
+    """As those on Ray do: who finds nothing free waits for the others, and none is stopped in its run."""
+    study, _ = recorded(tmp_path, space=TWO, trials=1)
+    events: list[dict[str, Any]] = []
+    orders, start = Orders(workers=2, linger=True), processes(None, 2)
+    data, evaluator = study.data(), "searches:slowly_noisy"
+    assert _repeat(study, Again(3), data, evaluator, orders, start, None, events.append) == "repeats"
+    assert [(t.number, t.repeats) for t in study.front()] == [(0, 3)]
+    assert "handed-back" not in [event["event"] for event in events]
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ from pathlib import Path
 import optuna
 import pytest
 
+from archtuna.crew import processes
 from archtuna.errors import StudyError
-from archtuna.runs import read_record
+from archtuna.runs import read_record, stored_url
 from archtuna.study import Study
 from searches import SPACE
 from studies import make_spec
@@ -62,6 +63,88 @@ def test_a_storage_without_a_password_needs_no_words(tmp_path: Path, monkeypatch
     monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
     Study.create_or_open(tmp_path / "a", make_spec(), storage=f"sqlite:///{tmp_path}/all.db")
     assert Study.open(tmp_path / "a").storage_url == f"sqlite:///{tmp_path}/all.db"
+
+
+def test_the_environment_is_not_taken_for_what_the_record_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, other = (f"sqlite:///{tmp_path}/{name}.db" for name in ("all", "other"))
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    Study.create_or_open(tmp_path / "a", make_spec(), storage=here)
+    monkeypatch.setenv("ARCHTUNA_STORAGE", other)
+    assert Study.open(tmp_path / "a").storage_url == here
+    assert not (tmp_path / "other.db").exists()
+    assert Study.open(tmp_path / "a", storage=here).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("stored", "password", "given", "found"),
+    [
+        ("postgresql://ada@db/nets", False, "postgresql://ada:secret@db/nets", "postgresql://ada:secret@db/nets"),
+        ("postgresql://ada@db/nets", False, "postgresql://ada:secret@db2/nets", "postgresql://ada@db/nets"),
+        ("mysql://db/nets", False, "mysql://db/nets?password=secret", "mysql://db/nets?password=secret"),
+        (
+            "postgresql://ada:***@db/nets",
+            True,
+            "postgresql://ada:secret@gate/nets",
+            "postgresql://ada:secret@gate/nets",
+        ),
+        (None, False, "postgresql://ada@db/nets", None),
+    ],
+)
+def test_the_environment_gives_the_password_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, password: bool, given: str, found: str | None
+) -> None:
+    monkeypatch.setenv("ARCHTUNA_STORAGE", given)
+    assert stored_url({"storage": stored, "password": password}, tmp_path) == found
+
+
+def test_a_worker_is_told_the_storage_that_was_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that has moved: ``repeat`` is told where to, and its workers with it."""
+    moved, seen = "postgresql://ada@db2/nets", []
+    monkeypatch.setattr("archtuna.crew._Process", lambda environment, *given: seen.append(environment))
+    processes(moved, 2)("archtuna.repeater", {}, lambda event: None)
+    monkeypatch.setattr("os.environ", seen[0])
+    assert stored_url({"storage": "postgresql://ada@db/nets", "password": False}, tmp_path) == moved
+
+
+def test_a_relative_path_is_that_of_the_folder_in_which_the_search_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Study.create_or_open("runs/a", make_spec(), storage="sqlite:///shared.db")
+    record = read_record(tmp_path / "runs" / "a")
+    assert record is not None
+    assert record["storage"] == f"sqlite:///{tmp_path}/shared.db"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert Study.open("../runs/a").storage_url == f"sqlite:///{tmp_path}/shared.db"
+    Study.create_or_open("../runs/a", make_spec(), storage="sqlite:///../shared.db")
+    with pytest.raises(StudyError, match="use another --out"):
+        Study.create_or_open("../runs/a", make_spec(), storage="sqlite:///shared.db")
+    assert list(Path().iterdir()) == []
+
+
+def test_a_relative_path_of_an_older_version_is_looked_for_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Study.create_or_open("runs/a", make_spec(), storage="sqlite:///shared.db").close()
+    record = tmp_path / "runs" / "a" / "study.json"
+    record.write_text(record.read_text().replace(f"sqlite:///{tmp_path}/", "sqlite:///"))
+    assert read_record(record.parent) == {"name": "a", "storage": "sqlite:///shared.db", "password": False}
+    assert Study.open("runs/a").name == "a"
+    assert Study.create_or_open("runs/a", make_spec(), storage="sqlite:///shared.db").name == "a"
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert Study.open(record.parent).name == "a"
+    (tmp_path / "shared.db").rename(tmp_path / "moved.db")
+    with pytest.raises(StudyError, match=r"is in sqlite:///shared.db, and there is no such file\nhint: .*--storage"):
+        Study.open(record.parent)
+    assert list(Path().iterdir()) == []
+    assert not (tmp_path / "shared.db").exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -157,3 +157,9 @@ def test_the_file_of_a_ready_space_is_searched(capsys, tmp_path):
     assert main(arguments) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last["trials"]["complete"] == 2
+
+
+@pytest.mark.parametrize("name", ["plain", "it's", "two\nlines 🔥", "a\ttab"])
+def test_a_path_of_any_kind_is_read_back(name, tmp_path):
+    text = starter(data=folder(tmp_path / name, each=4))
+    assert SearchSpace.read(text).settings.data["path"] == str(tmp_path / name)

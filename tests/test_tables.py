@@ -99,6 +99,20 @@ def test_an_unknown_column_is_answered_with_a_near_one(tmp_path: Path) -> None:
         Case(("eror",)).points(table)
 
 
+def test_a_column_below_zero_has_no_score(tmp_path: Path) -> None:
+    path = own(tmp_path / "toy.npz")
+    with np.load(path) as content:
+        values = content["values"]
+    values[:, 0] = -values[:, 0]
+    table = read_table(own(path, values=values, columns=["-accuracy", "ms", "params"]))
+    assert table is not None
+    with pytest.raises(
+        DataError, match=r"'-accuracy' of the table toy goes below zero \(-11\)\nhint: .*100 - accuracy"
+    ):
+        Scores(table, Case(("-accuracy", "ms")))
+    assert Scores(table, Case(("params",), report="-accuracy")).of([0]) >= 0.0, "what is only reported may be"
+
+
 def nasbench(path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(

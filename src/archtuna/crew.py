@@ -24,6 +24,7 @@ from archtuna.errors import StudyError
 from archtuna.interrupts import Stop
 from archtuna.leases import take_back
 from archtuna.orders import Orders
+from archtuna.runs import GIVEN
 from archtuna.space import SearchSpace
 from archtuna.storage import ENVIRONMENT, scrub
 from archtuna.study import Study
@@ -241,9 +242,10 @@ def processes(storage: Any, workers: int) -> Start:
         storage: URL, or None for the run's own.
         workers: how many share the machine.
     """
-    environment = {key: value for key, value in os.environ.items() if key != ENVIRONMENT} | threads_of(workers)
+    inherited = {key: value for key, value in os.environ.items() if key not in (ENVIRONMENT, GIVEN)}
+    environment = inherited | threads_of(workers)
     if isinstance(storage, str):
-        environment[ENVIRONMENT] = storage
+        environment |= {ENVIRONMENT: storage, GIVEN: "1"}
     return partial(_Process, environment)
 
 

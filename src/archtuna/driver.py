@@ -20,7 +20,7 @@ from archtuna.crew import REPEATS, SEARCH, Crew, Start, processes, what_to_do
 from archtuna.devices import seated, sharing
 from archtuna.errors import ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
-from archtuna.leases import SECONDS, take_back
+from archtuna.leases import SECONDS, any_may_be_gone, take_back
 from archtuna.loggers import Logger, check_loggers, told
 from archtuna.objective import Limit, limit_of, objectives_of
 from archtuna.orders import Orders
@@ -50,6 +50,8 @@ SCREENED = 10
 """Networks of a screened pool that a search begins with, instead of as many that are spread over the costs."""
 CHECKED = 20
 """Networks that are looked at before a space is said not to fit the pictures."""
+ORDERS_PATIENCE = 600.0
+"""Seconds that a worker which joins waits for a search that was just begun: scoring the networks of a screen takes minutes."""
 
 
 def search(
@@ -152,6 +154,7 @@ def search(
     _check_ray(ray, where, workers)
     study = Study.create_or_open(plan.out, plan.spec, name=name, storage=where, artifacts=artifacts)
     with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
+        register_folder(study)  # At once, for workers that join while a screen still scores networks.
         returned = take_back(study.optuna)
         if screen is not None and not study.optuna.get_trials(deepcopy=False):
             _queue_screened(study, plan, screen, budget[0])
@@ -163,7 +166,8 @@ def search(
             device=device,
             per_gpu=per_gpu,
             lease=lease,
-            linger=ray is not None,
+            # Nobody else would go on with what ran before this machine was started again.
+            linger=ray is not None or any_may_be_gone(study.optuna),
         )
         _publish(study, orders, sampler)
         _emit_start(emit, study, orders, plan.space, plan.data, plan.split, returned)
@@ -174,7 +178,8 @@ def search(
             reason = _work(study, orders, sampler, evaluator, start, where, plan.space, plan.data, plan.split, emit)
             again = _first(repeats, settings.get("repeats"))
             if again and reason != "interrupted" and study.front():
-                ended = _repeat(study, Again(again), plan.data, evaluator, orders, start, where, emit)
+                untimed = replace(orders, deadline=None)  # The time is that of the search alone.
+                ended = _repeat(study, Again(again), plan.data, evaluator, untimed, start, where, emit)
                 reason = "interrupted" if ended == "interrupted" else reason
         emit(_end_event(study, reason))
     return study
@@ -224,7 +229,7 @@ def join(
         space, pictures = study.space(), study.data(data)
         _check_workers(workers, where, evaluator, space, study.spec.metrics)
         split = study.split(pictures)
-        shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
+        shared = _published(study)
         here = Orders(
             workers=workers, device=device, per_gpu=per_gpu, linger=linger, index=secrets.randbelow(2**31),
             started=len(study.optuna.get_trials(deepcopy=False)),
@@ -278,10 +283,28 @@ def _work(
 
 def _publish(study: Study, orders: Orders, sampler: Any) -> None:
     """Write down what workers that join later are to know."""
-    register_folder(study)
     shared = orders.shared(clock_of(study.optuna._storage), time.time())
     named = sampler if isinstance(sampler, str) else None
     study.optuna.set_user_attr(Attr.ORDERS, {**shared, "sampler": named})
+
+
+def _published(study: Study, pause: float = 0.5) -> Mapping[str, Any]:
+    """Return what ``_publish`` wrote; a search that screens networks first writes it when that is done.
+
+    Without it a worker would know no end.
+
+    Raises:
+        StudyError: it is not there in time.
+    """
+    deadline, told = time.monotonic() + ORDERS_PATIENCE, False
+    while (shared := study.optuna.user_attrs.get(Attr.ORDERS)) is None and time.monotonic() < deadline:
+        if not told:
+            told = True
+            log.info("the study '%s' has no orders yet: waiting for its search", study.name)
+        time.sleep(pause)
+    if shared is not None:
+        return dict(shared)
+    raise StudyError(f"the study '{study.name}' has no orders yet", hint="start its search again")
 
 
 def repeat(

@@ -13,13 +13,15 @@ and writing.
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -255,14 +257,36 @@ def this_worker() -> dict[str, Any]:
     import psutil
 
     process = psutil.Process()
-    return {"host": platform.node(), "pid": process.pid, "started": process.create_time()}
+    return {"host": platform.node(), "pid": process.pid, "started": process.create_time(), **_where_numbers_hold()}
+
+
+def _where_numbers_hold() -> dict[str, str | None]:
+    """Return what tells apart the places in which a process's number means something: machines, their starts, containers.
+
+    Machines and containers may have the same host name. A system that does not say it has None.
+    """
+    boot = pids = None
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        pids = os.readlink("/proc/self/ns/pid")
+    return {"boot": boot, "pids": pids}
+
+
+def _has_numbers_of_here(worker: Worker) -> bool:
+    """Return whether a worker's number is one of this place; older versions wrote the host's name alone."""
+    here = {"host": platform.node(), **_where_numbers_hold()}
+    return all(worker[name] == value for name, value in here.items() if name in worker)
 
 
 def is_dead(worker: Worker | None) -> bool:
-    """Return whether a worker of this machine is certainly gone; of one elsewhere nothing is known."""
+    """Return whether a worker of this machine is certainly gone; of one elsewhere nothing is known.
+
+    Elsewhere is another container of this machine, too, and this machine before it was started again.
+    """
     import psutil
 
-    if not worker or worker.get("host") != platform.node():
+    if not worker or "host" not in worker or not _has_numbers_of_here(worker):
         return False
     try:
         process = psutil.Process(int(worker["pid"]))
@@ -272,6 +296,20 @@ def is_dead(worker: Worker | None) -> bool:
         return True
     except psutil.AccessDenied:
         return False
+
+
+def may_be_gone(worker: Worker | None) -> bool:
+    """Return whether a worker has this host's name and nothing else is known of it: only its lease can tell.
+
+    It may have been here before the machine, or the container, was started again.
+    """
+    return worker is not None and worker.get("host") == platform.node() and not _has_numbers_of_here(worker)
+
+
+def any_may_be_gone(study: optuna.Study) -> bool:
+    """Return whether a trial is with a worker that may be gone without anybody knowing."""
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return any(may_be_gone(trial.user_attrs.get(Attr.WORKER)) for trial in running)
 
 
 # --- taking a trial away -----------------------------------------------------------------------------
@@ -421,13 +459,20 @@ class Pulse:
             yield self._taken.get()
 
     def _run(self) -> None:
+        failing = False
         while not self._over.wait(self.seconds / RENEWALS):
             try:
                 self._renew()
                 self._look_around()
+                failing = False
             except storage_errors() as error:
                 # The next time is soon; whoever needs the storage says that it is away.
                 log.debug("the storage is away: %s", explain(error))
+            except Exception as error:
+                # Such as a journal file on a network disk. Without this thread the trial would be trained on and lost.
+                if not failing:
+                    log.warning("leases could not be looked after, which is tried again: %s", explain(error))
+                failing = True
         self.study._storage.remove_session()
 
     def _renew(self) -> None:

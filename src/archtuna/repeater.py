@@ -6,8 +6,10 @@ Killed at any moment, it loses the epoch that it was in: another goes on with th
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -15,24 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.artifacts import Points, run_name
 from archtuna.devices import seated
-from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
+from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
+from archtuna.files import Unreachable
 from archtuna.interrupts import Interrupted, Stop
-from archtuna.leases import DEATHS, SECONDS, Lease, LeaseLost, Pulse, is_dead, this_worker
+from archtuna.leases import DEATHS, RENEWALS, SECONDS, Lease, LeaseLost, Pulse, is_dead, may_be_gone, this_worker
 from archtuna.ledger import recorded
 from archtuna.objective import Objective, nondominated, oriented, values_of
 from archtuna.orders import Orders
 from archtuna.recipe import Recipe
-from archtuna.repeats import Repeats, Wanted, by_run, conditions_of, deaths, holder
+from archtuna.repeats import Repeats, Run, Wanted, by_run, conditions_of, deaths, holder
 from archtuna.selection import EMPTY
 from archtuna.serving import opened, serve
 from archtuna.space import Candidate
 from archtuna.storage import Attr, storage_errors_named, with_retries
 from archtuna.study import Study, Trial
-from archtuna.worker import Event, OnEvent, epochs_of, evaluator_for, told_of
+from archtuna.worker import FILES_PAUSE, Event, OnEvent, epochs_of, evaluator_for, may_pass, told_of
 
 if TYPE_CHECKING:
     from archtuna.data import Data
+
+log = logging.getLogger("archtuna")
 
 SEEDS = 2**31
 """As many seeds as a recipe may have."""
@@ -113,6 +118,14 @@ class _Task:
     def name(self) -> str:
         return run_name(self.trial.number, self.wanted.seed)
 
+    @property
+    def named(self) -> dict[str, int]:
+        """What names the run in events."""
+        return {"number": self.trial.number, "seed": self.wanted.seed}
+
+    def __str__(self) -> str:
+        return f"trial {self.trial.number} with seed {self.wanted.seed}"
+
 
 @dataclass
 class Repeater:
@@ -125,6 +138,7 @@ class Repeater:
         emit: told of each event.
         stop: whether a stop was asked for.
         lease: seconds after which the run of a worker that gives no sign of life is taken from it.
+        linger: whether to stay until the last run of any worker has ended, to go on with it should that worker die.
     """
 
     study: Study
@@ -133,7 +147,10 @@ class Repeater:
     emit: OnEvent
     stop: Stop
     lease: float = SECONDS
+    linger: bool = False
     _front: list[int] = field(default_factory=list, init=False)
+    _held: list[Run] = field(default_factory=list, init=False)
+    _lingers: bool = field(default=False, init=False)
 
     def run(self) -> str:
         """Work until nothing is left to do, and return why: ``repeats`` or ``interrupted``.
@@ -142,17 +159,22 @@ class Repeater:
             StudyError: an error in somebody's code, or the storage stayed away.
         """
         self.me, self._points = this_worker(), Points(self.study.artifacts)
-        with storage_errors_named():
+        with storage_errors_named(), suppress(Interrupted):  # By a stop that was asked for while it waited.
             self.repeats = with_retries(partial(Repeats, self.study.optuna), what="open the repeats")
-            self._front = [trial.number for trial in self.study.front()]
             with Pulse(self.repeats.beside, self.lease, self.repeats.bury) as self.pulse:
+                self._front = self._with_files(self._numbers_of_front, "the worker has to read the front")
                 while not self.stop.requested:
-                    task = with_retries(self._take, what="begin a repeat")
-                    if task is None:
+                    begin = partial(with_retries, self._take, what="begin a repeat")
+                    task = self._with_files(begin, "the worker has to read the study")
+                    if task is not None:
+                        with self.pulse.holding(task.lease):
+                            self._repeat(task)
+                    elif not self._waits_for_others():
                         return "repeats"
-                    with self.pulse.holding(task.lease):
-                        self._repeat(task)
         return "interrupted"
+
+    def _numbers_of_front(self) -> list[int]:
+        return [trial.number for trial in self.study.front()]
 
     def _take(self) -> _Task | None:
         """Claim a run that is free; None where none is left."""
@@ -166,7 +188,21 @@ class Repeater:
             if not free:
                 return None
 
+    def _waits_for_others(self) -> bool:
+        """Wait a moment where runs are with other workers, to begin them anew should those die; return whether any are.
+
+        A worker that may have died before this machine was started again is waited for in any case: nobody else would be.
+        """
+        if not any(self.linger or may_be_gone(run.worker) for run in self._held):
+            return False
+        if not self._lingers:
+            self._lingers = True
+            log.info("%d runs are with other workers: waiting, to go on should those workers die", len(self._held))
+        self.stop.wait(self.lease / RENEWALS)
+        return True
+
     def _free(self) -> list[tuple[Trial, Wanted]]:
+        """Return the runs that nobody holds, and take note of the claims on the others."""
         trials = self.study.trials()
         if self.again.numbers is None:
             trials = contenders(trials, self.study.objectives, self.again.seeds)
@@ -174,7 +210,9 @@ class Repeater:
             trials = [trial for trial in trials if trial.number in self.again.numbers]
         claims = by_run(self.repeats.runs())
         todo = [(trial, self._wanted(trial, seed)) for trial, seed in runs_to_do(trials, self.again.seeds)]
-        return [(trial, wanted) for trial, wanted in todo if holder(claims.get(wanted, ())) is None]
+        holders = [holder(claims.get(wanted, ())) for _, wanted in todo]
+        self._held = [held for held in holders if held is not None and held.state == "running"]
+        return [one for one, held in zip(todo, holders, strict=True) if held is None]
 
     def _wanted(self, trial: Trial, seed: int) -> Wanted:
         return Wanted(trial.number, seed, conditions_of(self.study.spec, trial.key, trial.recipe))
@@ -183,12 +221,13 @@ class Repeater:
         try:
             self._check_deaths(task.wanted)
             progress = self._train(task)
+            self._keep_weights(task, progress)
         except Interrupted:
             self._release(task)
-            self.emit({"event": "handed-back", "number": task.trial.number, "seed": task.wanted.seed})
+            self.emit({"event": "handed-back", **task.named})
         except LeaseLost:
             self.study.artifacts.give_up(task.name, task.claim)
-            self.emit({"event": "lost", "number": task.trial.number, "seed": task.wanted.seed})
+            self.emit({"event": "lost", **task.named})
         except (TrialError, ShapeError) as error:
             self._fail(task, f"{getattr(error, 'reason', 'shape')}: {error.message}")
         except ArchtunaError:
@@ -196,9 +235,7 @@ class Repeater:
             raise
         except Exception as error:
             self._release(task)
-            raise StudyError(
-                f"trial {task.trial.number} with seed {task.wanted.seed} ended in {type(error).__name__}: {error}"
-            ) from error
+            raise StudyError(f"{task} ended in {type(error).__name__}: {error}") from error
         else:
             self._record(task, progress)
 
@@ -215,51 +252,93 @@ class Repeater:
         trial, seed = task.trial, task.wanted.seed
         recipe = Recipe(**trial.recipe) if trial.recipe else self.study.space().candidate(trial.decisions).recipe
         candidate = Candidate(trial.architecture, recipe.replace(seed=seed), trial.decisions)
-        named = {"number": trial.number, "seed": seed}
-        self.emit({"event": "repeat", **named, "costs": dict(trial.costs), "epochs": recipe.epochs})
-        paused = self.study.artifacts.last_point(task.name)
+        self.emit({"event": "repeat", **task.named, "costs": dict(trial.costs), "epochs": recipe.epochs})
+        last_point = partial(self.study.artifacts.last_point, task.name)
+        paused = self._with_files(last_point, f"{task} has to look where to go on", task)
         for progress in epochs_of(self.evaluator, candidate, self.stop, paused):
             event = "resumed" if progress.taken_up else "epoch"
-            self.emit({"event": event, **named, **told_of(progress)})
+            self.emit({"event": event, **task.named, **told_of(progress)})
             if self.pulse.lost.is_set():
                 raise LeaseLost
             if progress.epoch < progress.epochs:
                 self._points.keep(task.name, task.claim, progress.pause)
         return progress
 
-    def _record(self, task: _Task, progress: Progress) -> None:
-        number, seed = task.trial.number, task.wanted.seed
+    def _values(self, task: _Task, progress: Progress) -> dict[str, float]:
         values = values_of(self.study.objectives, {**task.trial.costs, **progress.best})
-        named = dict(zip(self.study.spec.objectives, values, strict=True))
-        if progress.save and self.study.artifacts.found(number) is None:
-            # It was far behind the front once, and its weights were not kept.
-            progress.save(
-                self.study.artifacts.weights(number),
-                {"study": self.study.name, "number": number, "values": named, "seed": seed},
-            )
-        attrs = {Attr.RESULT: recorded(progress)}
-        what = f"record trial {number} with seed {seed}"
-        with_retries(partial(self.repeats.complete, task.claim, values, attrs), what=what)
-        self.study.artifacts.forget(task.name)
-        with_retries(partial(self._tell, task, named, progress.seconds), what="read the front")
+        return dict(zip(self.study.spec.objectives, values, strict=True))
+
+    def _keep_weights(self, task: _Task, progress: Progress) -> None:
+        """Keep the weights of a network that was far behind the front once, so that its own were not kept."""
+        number, save = task.trial.number, progress.save
+        if save is None:
+            return
+        note = {"study": self.study.name, **task.named, "values": self._values(task, progress)}
+
+        def keep() -> None:
+            if self.study.artifacts.found(number) is None:
+                save(self.study.artifacts.weights(number), note)
+
+        self._with_files(keep, f"{task} is trained and has to keep its weights", task)
+
+    def _record(self, task: _Task, progress: Progress) -> None:
+        values, attrs = self._values(task, progress), {Attr.RESULT: recorded(progress)}
+        complete = partial(self.repeats.complete, task.claim, list(values.values()), attrs)
+        with_retries(complete, what=f"record {task}")
+        self._forget(task)
+        tell = partial(self._tell, task, values, progress.seconds)
+        self._with_files(partial(with_retries, tell, what="read the front"), "the worker has to read the front")
 
     def _fail(self, task: _Task, reason: str) -> None:
-        number, seed = task.trial.number, task.wanted.seed
-        with_retries(partial(self.repeats.fail, task.claim, reason), what=f"record trial {number} with seed {seed}")
-        self.study.artifacts.forget(task.name)
-        self.emit({"event": "repeat-failed", "number": number, "seed": seed, "reason": reason})
+        with_retries(partial(self.repeats.fail, task.claim, reason), what=f"record {task}")
+        self._forget(task)
+        self.emit({"event": "repeat-failed", **task.named, "reason": reason})
+
+    def _forget(self, task: _Task) -> None:
+        with suppress(Unreachable):  # It stays until somebody deletes what nothing needs any more.
+            self.study.artifacts.forget(task.name)
 
     def _tell(self, task: _Task, values: Mapping[str, float], seconds: float) -> None:
-        trial = self.study.candidate(task.trial.number)
+        # All is read before anything is told: what cannot be read is tried again, and would be told twice.
+        trial, front = self.study.candidate(task.trial.number), self._numbers_of_front()
+        volume = self.study.hypervolume()
         told = {
-            "number": trial.number, "seed": task.wanted.seed, "values": dict(values), "seconds": seconds,
+            **task.named, "values": dict(values), "seconds": seconds,
             "mean": dict(trial.values), "spread": dict(trial.spread) if trial.spread else None, "runs": trial.runs,
         }  # fmt: skip
         self.emit({"event": "repeated", **told})
-        front = [one.number for one in self.study.front()]
         if front != self._front:
             self._front = front
-            self.emit({"event": "front", "numbers": front, "hypervolume": self.study.hypervolume()})
+            self.emit({"event": "front", "numbers": front, "hypervolume": volume})
+
+    def _with_files(self, action: Callable[[], Any], why: str, task: _Task | None = None) -> Any:
+        """Do something with files; while the disk is full, or a store away, it waits.
+
+        Args:
+            action: what is done.
+            why: in words, for people who are told that it waits.
+            task: the run that waits, where it is one.
+
+        Raises:
+            Interrupted: a stop was asked for.
+            LeaseLost: the run went to another worker.
+        """
+        told = False
+        while True:
+            try:
+                return action()
+            except (OSError, CheckpointError) as error:
+                if not may_pass(error):
+                    raise
+                problem = str(error).splitlines()[0]
+            if not told:
+                told = True
+                log.warning("%s, and waits: %s", why, problem)
+                if task is not None:
+                    self.emit({"event": "waits", **task.named, "reason": problem})
+            self.stop.wait(FILES_PAUSE)
+            if task is not None and self.pulse.lost.is_set():
+                raise LeaseLost
 
 
 # --- all of them -------------------------------------------------------------------------------------
@@ -308,7 +387,7 @@ def train_again(
         stop = Stop()
         with stop.on_signals(), seated(orders.device) as device:
             made = evaluator_for(study, data, study.split(data), replace(orders, device=device), evaluator)
-            reason = Repeater(study, made, again, emit, stop, orders.lease).run()
+            reason = Repeater(study, made, again, emit, stop, orders.lease, orders.linger).run()
     else:
         reason = crew({"again": asdict(again), "data": data.source})
     study.sweep(orders.near)
@@ -337,7 +416,8 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
 def work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
     """Be a worker of the repeats."""
     with opened(told) as (study, evaluator, orders):
-        return Repeater(study, evaluator, Again(**told["again"]), emit, stop, orders.lease).run()
+        again = Again(**told["again"])
+        return Repeater(study, evaluator, again, emit, stop, orders.lease, orders.linger).run()
 
 
 if __name__ == "__main__":

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from archtuna.errors import StudyError
 from archtuna.files import write_atomically
-from archtuna.storage import default_url, explain, has_password, redact
+from archtuna.storage import MASK, default_url, explain, has_password, redact
 
 FORMAT = 1
+
+GIVEN = "ARCHTUNA_STORAGE_GIVEN"
+"""Set where the environment's storage is the one that was opened already, whatever a record says: in workers."""
+
+_SQLITE_FILE = re.compile(r"(?P<before>sqlite(?:\+\w+)?:///)(?P<path>(?!:memory:|file:)[^?]+)(?P<after>.*)")
 
 
 def make_folder(folder: Path) -> None:
@@ -50,25 +57,65 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def stored_url(record: Mapping[str, Any], folder: Path) -> str | None:
     """Return the URL of a run's storage, or None for the folder's own database.
 
+    The environment's URL is taken only for a password that the record does not have; it may be that of another study.
+
     Raises:
-        StudyError: the URL has a password, which is not written down, and the environment does not give it.
+        StudyError: the URL has a password, which is not written down, and the environment does not give it; or it names a
+            file that is not there.
     """
     if record["storage"] is None:
         return None
-    given = default_url()
-    if given is not None:
+    given, stored = default_url(), str(record["storage"])
+    if given is not None and (record["password"] or GIVEN in os.environ or _adds_password(given, stored)):
         return given
     if record["password"]:
         raise StudyError(
-            f"the study of {folder} is in {record['storage']}, and its password is not written down",
+            f"the study of {folder} is in {stored}, and its password is not written down",
             hint="pass --storage, or set ARCHTUNA_STORAGE",
         )
-    return str(record["storage"])
+    found = _there(stored, folder)
+    if found is None:
+        raise StudyError(
+            f"the study of {folder} is in {stored}, and there is no such file",
+            hint="restore it, or name it where it is now: --storage sqlite:////home/ada/shared.db",
+        )
+    return found
+
+
+def _adds_password(given: str, stored: str) -> bool:
+    """Return whether a URL is one that was written down, but for a password."""
+    bare = re.sub(rf"[?&]\w+={re.escape(MASK)}|:{re.escape(MASK)}(?=@)", "", redact(given))
+    return bare == stored != given
+
+
+def _file_of(url: str, folder: Path = Path()) -> Path | None:
+    """Return the file that a SQLite URL names, a relative one from a folder, by default the current one; None of others."""
+    match = _SQLITE_FILE.fullmatch(url)
+    return None if match is None else Path(os.path.abspath(folder / Path(match["path"]).expanduser()))
+
+
+def _absolute(url: str, folder: Path = Path()) -> str:
+    """Return a URL with the whole path of its SQLite file, so that it means the same in any folder."""
+    path = _file_of(url, folder)
+    return url if path is None else _SQLITE_FILE.sub(lambda match: f"{match['before']}{path}{match['after']}", url)
+
+
+def _there(url: str, folder: Path) -> str | None:
+    """Return the URL of a run's storage as it is to be opened; None for a SQLite file that is not there.
+
+    Opening one that is not there would make an empty one. Until 0.1 the path was kept as it was given, from the folder in
+    which the search was started: that is the current one, or one around the run.
+    """
+    for place in (Path(), *folder.resolve().parents):
+        path = _file_of(url, place)
+        if path is None or path.exists():
+            return _absolute(url, place)
+    return None
 
 
 def write_record(folder: Path, name: str, url: str | None, *, local: bool, text: str) -> None:
     """Write where a study is and the search file as used, unless they are there already; never a password."""
-    storage = None if local else redact(url) if url else "an Optuna storage object"
+    storage = None if local else redact(_absolute(url)) if url else "an Optuna storage object"
     # An object cannot be opened again from a text, just as a URL without its password cannot.
     secret = not local and (url is None or has_password(url))
     record = {"format": FORMAT, "name": name, "storage": storage, "password": secret}
@@ -81,8 +128,9 @@ def check_record(record: Mapping[str, Any] | None, folder: Path, name: str, url:
     """Refuse a folder that belongs to a study elsewhere."""
     if record is None:
         return
-    here = "its own database" if own else redact(url) if url else "an Optuna storage object"
-    there = record["storage"] or "its own database"
+    here = "its own database" if own else redact(_absolute(url)) if url else "an Optuna storage object"
+    stored = record["storage"]
+    there = (_there(stored, folder) or stored) if stored else "its own database"
     if here != there:
         raise StudyError(f"the study of {folder} is in {there}, not in {here}", hint="use another --out")
     if name != record["name"]:

@@ -6,7 +6,6 @@ say. The head of such a file describes it in two sentences, which ``spaces`` rea
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from archtuna.errors import SpecError, nearest
+from archtuna.modelfile import yaml_of
 from archtuna.registry import UnknownNameError
 
 _TEXT = """\
@@ -282,5 +282,5 @@ def _rows(side: int) -> list[str]:
 
 def _quoted(text: str) -> str:
     if not text.isprintable():
-        return json.dumps(text)
+        return yaml_of(text)
     return "'" + text.replace("'", "''") + "'"

@@ -30,7 +30,7 @@ class Table:
         decisions: names of the decisions.
         ordered: whether each decision's options have an order.
         codes: networks × decisions, the option of each as a number from 0.
-        columns: by name a value of each network, smaller is better.
+        columns: by name a value of each network, smaller is better; what is minimised is never below zero.
         known: the columns that are known before training.
         cases: what is searched when nothing else is asked for.
     """
@@ -102,8 +102,19 @@ class Case:
         return " x ".join(self.objectives) + (f", reported by {self.report}" if self.report else "")
 
     def points(self, table: Table) -> np.ndarray:
-        """Return the objectives of every network, networks × objectives."""
-        return np.stack([table.column(name) for name in self.objectives], axis=1).astype(float)
+        """Return the objectives of every network, networks × objectives.
+
+        Raises:
+            DataError: the table lacks one, or has values below zero, which is the best that the score knows.
+        """
+        found = np.stack([table.column(name) for name in self.objectives], axis=1).astype(float)
+        for name, least in zip(self.objectives, found.min(axis=0), strict=True):
+            if least < 0:
+                raise DataError(
+                    f"the column '{name}' of the table {table.name} goes below zero ({least:g})",
+                    hint="where more is better, write down what is missing: 100 - accuracy instead of -accuracy",
+                )
+        return found
 
     def reference(self, table: Table) -> np.ndarray:
         """Return the worst value of each objective that counts."""

@@ -545,7 +545,7 @@ class Worker:
             try:
                 return action()
             except (OSError, CheckpointError) as error:
-                if not _may_pass(error):
+                if not may_pass(error):
                     raise
                 problem = str(error).splitlines()[0]
             if not told:
@@ -604,7 +604,7 @@ class Worker:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Return whether an error says that a disk, or somebody's share of it, is full, or that an object store is away."""
     causes = (error, error.__cause__)
     return any(isinstance(e, Unreachable) or getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in causes)
