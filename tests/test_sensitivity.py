@@ -25,7 +25,7 @@ def spoilt(content: bytes) -> bytes:
     model = onnx.load_model_from_string(content)
     inside = "layers.1.layers"
     changes: dict[str, tuple[Any, float]] = {
-        f"{inside}.0.0.weight_bias": (0, 3000.0),
+        f"{inside}.0.0.bias": (0, 3000.0),
         f"{inside}.2.0.weight": (0, 0.0),
         f"{inside}.5.0.weight": ((slice(None), 0), 0.0),
     }

@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from archtuna.errors import SpecError, nearest
-from archtuna.modelfile import yaml_of
 from archtuna.registry import UnknownNameError
 
 _TEXT = """\
@@ -282,5 +281,7 @@ def _rows(side: int) -> list[str]:
 
 def _quoted(text: str) -> str:
     if not text.isprintable():
+        from archtuna.modelfile import yaml_of
+
         return yaml_of(text)
     return "'" + text.replace("'", "''") + "'"
