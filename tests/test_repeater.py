@@ -319,7 +319,7 @@ def failing(error: OSError, times: int) -> Callable[..., None]:
 def test_repeats_wait_for_a_full_disk_and_a_store_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("archtuna.repeater.FILES_PAUSE", 0.05)
+    monkeypatch.setattr("archtuna.worker.FILES_PAUSE", 0.05)
     study, _ = recorded(tmp_path, space=TWO, trials=2)
     away, full = Unreachable(errno.EIO, "no answer"), OSError(errno.ENOSPC, "No space left on device")
     events: list[dict[str, Any]] = []

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.artifacts import Points, run_name
 from archtuna.devices import seated
-from archtuna.errors import ArchtunaError, CheckpointError, ShapeError, StudyError, TrialError
+from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
 from archtuna.files import Unreachable
 from archtuna.interrupts import Interrupted, Stop
@@ -32,7 +32,7 @@ from archtuna.serving import opened, serve
 from archtuna.space import Candidate
 from archtuna.storage import Attr, storage_errors_named, with_retries
 from archtuna.study import Study, Trial
-from archtuna.worker import FILES_PAUSE, Event, OnEvent, epochs_of, evaluator_for, may_pass, told_of
+from archtuna.worker import Event, OnEvent, epochs_of, evaluator_for, once_files_allow, told_of
 
 if TYPE_CHECKING:
     from archtuna.data import Data
@@ -323,22 +323,13 @@ class Repeater:
             Interrupted: a stop was asked for.
             LeaseLost: the run went to another worker.
         """
-        told = False
-        while True:
-            try:
-                return action()
-            except (OSError, CheckpointError) as error:
-                if not may_pass(error):
-                    raise
-                problem = str(error).splitlines()[0]
-            if not told:
-                told = True
-                log.warning("%s, and waits: %s", why, problem)
-                if task is not None:
-                    self.emit({"event": "waits", **task.named, "reason": problem})
-            self.stop.wait(FILES_PAUSE)
-            if task is not None and self.pulse.lost.is_set():
-                raise LeaseLost
+
+        def tell(problem: str) -> None:
+            log.warning("%s, and waits: %s", why, problem)
+            if task is not None:
+                self.emit({"event": "waits", **task.named, "reason": problem})
+
+        return once_files_allow(action, self.stop, tell, lambda: task is not None and self.pulse.lost.is_set())
 
 
 # --- all of them -------------------------------------------------------------------------------------

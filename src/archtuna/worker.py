@@ -540,21 +540,12 @@ class Worker:
 
     def _with_files(self, lease: Lease, action: Callable[[], Any], why: str) -> Any:
         """Do something with files; while the disk is full, or a store away, the trial waits, and a stop hands it back."""
-        told = False
-        while True:
-            try:
-                return action()
-            except (OSError, CheckpointError) as error:
-                if not may_pass(error):
-                    raise
-                problem = str(error).splitlines()[0]
-            if not told:
-                told = True
-                log.warning("trial %d %s, and waits: %s", lease.number, why, problem)
-                self.emit({"event": "waits", "number": lease.number, "reason": problem})
-            self.stop.wait(FILES_PAUSE)
-            if self.pulse.lost.is_set():
-                raise LeaseLost
+
+        def tell(problem: str) -> None:
+            log.warning("trial %d %s, and waits: %s", lease.number, why, problem)
+            self.emit({"event": "waits", "number": lease.number, "reason": problem})
+
+        return once_files_allow(action, self.stop, tell, self.pulse.lost.is_set)
 
     def _record_stopped(self, lease: Lease, proposal: Proposal, stopped: Stopped) -> None:
         progress, number = stopped.progress, lease.number
@@ -604,7 +595,38 @@ class Worker:
             self.emit({"event": "checkpoints", "removed": removed, **self.study.disk(self.orders.near)})
 
 
-def may_pass(error: BaseException) -> bool:
+def once_files_allow(
+    action: Callable[[], Any], stop: Stop, tell: Callable[[str], None], is_lost: Callable[[], bool] = lambda: False
+) -> Any:
+    """Do something with files, again and again while the disk is full, or a store away.
+
+    Args:
+        action: what is done.
+        stop: ends the wait.
+        tell: is called with the problem when the wait begins.
+        is_lost: whether what it is done for went to another worker.
+
+    Raises:
+        Interrupted: a stop was asked for.
+        LeaseLost: it went to another worker.
+    """
+    told = False
+    while True:
+        try:
+            return action()
+        except (OSError, CheckpointError) as error:
+            if not _may_pass(error):
+                raise
+            problem = str(error).splitlines()[0]
+        if not told:
+            told = True
+            tell(problem)
+        stop.wait(FILES_PAUSE)
+        if is_lost():
+            raise LeaseLost
+
+
+def _may_pass(error: BaseException) -> bool:
     """Return whether an error says that a disk, or somebody's share of it, is full, or that an object store is away."""
     causes = (error, error.__cause__)
     return any(isinstance(e, Unreachable) or getattr(e, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for e in causes)
