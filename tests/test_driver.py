@@ -19,6 +19,7 @@ from archtuna.errors import DataError, ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
 from archtuna.leases import take, this_worker
 from archtuna.orders import Orders
+from archtuna.page.origin import commands_of
 from archtuna.schedule import Schedule
 from archtuna.screen import first_candidates
 from archtuna.space import SearchSpace
@@ -68,6 +69,8 @@ def test_a_screened_search_begins_with_what_scores_best_and_screens_once(tmp_pat
     again, _ = recorded(tmp_path, screen="macs", trials=8)
     assert again.counts()["complete"] == 8
     assert [t.state for t in again.trials()] == ["complete"] * 8
+    later, _ = recorded(tmp_path, trials=9)
+    assert " --screen macs " in commands_of(later)["search"] + " "
 
 
 def test_a_screen_is_off_unless_the_file_or_the_caller_says_so(tmp_path: Path) -> None:
@@ -76,6 +79,7 @@ def test_a_screen_is_off_unless_the_file_or_the_caller_says_so(tmp_path: Path) -
     networks = [[study.candidate(n).key for n in range(3)] for study in (plain, screened)]
     assert networks[0][0] == networks[1][0]
     assert networks[0] != networks[1]
+    assert "--screen" not in commands_of(plain)["search"]
     with pytest.raises(StudyError, match="unknown screen 'naswood'\nhint: did you mean 'naswot'"):
         recorded(tmp_path, out=tmp_path / "other", screen="naswood")
 

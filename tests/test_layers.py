@@ -28,7 +28,7 @@ ROWS = [
     ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
     ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "full_speed", "remote"),
     (
-        *("space", "modelfile", "kindle", "reader", "wiring", "rows", "choice", "dialect"),
+        *("space", "modelfile", "kindle", "reader", "wiring", "rows", "ways", "choice", "dialect"),
         *("equality", "operations", "buffers", "model"),
     ),
     ("blocks",),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import optuna
@@ -145,6 +146,33 @@ def test_a_relative_path_of_an_older_version_is_looked_for_and_none_is_made(
         Study.open(record.parent)
     assert list(Path().iterdir()) == []
     assert not (tmp_path / "shared.db").exists()
+
+
+def test_the_path_of_a_journal_is_kept_in_full_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARCHTUNA_STORAGE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Study.create_or_open("runs/a", make_spec(), storage="journal://shared.log")
+    monkeypatch.chdir(tmp_path / "runs")
+    assert Study.open("a").storage_url == f"journal://{tmp_path}/shared.log"
+
+
+@pytest.mark.parametrize("url", ["sqlite:///typo.db", "journal://typo.log", "sqlite+pysqlite:///~/typo.db?timeout=3"])
+def test_reading_from_a_file_that_is_not_there_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    Study.create_or_open("a", make_spec()).close()
+    before = sorted(tmp_path.iterdir())
+    readers = (
+        lambda: Study.named("a", storage=url),
+        lambda: Study.join(url, "a"),
+        lambda: Study.open("a", storage=url),
+    )
+    for read in readers:
+        with pytest.raises(StudyError, match=rf"no study in {re.escape(url)}: there is no file {tmp_path}/typo\.\w+\n"):
+            read()
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

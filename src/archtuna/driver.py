@@ -554,6 +554,7 @@ def _queue_screened(study: Study, plan: _Plan, screen: str, trials: int | None) 
     for candidate in found:
         parameters = {name: codings[name].parameter(value) for name, value in candidate.decisions.items()}
         study.optuna.enqueue_trial(parameters)
+    study.optuna.set_user_attr(Attr.SCREEN, screen)
 
 
 def _where(storage: str | BaseStorage | None, out: Path) -> str | BaseStorage | None:

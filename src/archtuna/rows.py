@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ from archtuna.document import Value
 from archtuna.errors import nearest
 from archtuna.registry import BLOCKS, Block
 from archtuna.signature import Bounds, Parameter
+from archtuna.ways import Ways, answered, both, either, repeated, ways_of
 
 MAX_REPEAT = 1_000
 REPEAT = Parameter("repeat", int, bounds=Bounds(0, MAX_REPEAT))
@@ -206,7 +206,7 @@ class RowTemplate:
             arguments = ways_of((c for slot, _ in self.slots(block).values() for c in slot.choices()), shared)
             # Which module it would be is asked without copies too, what its arguments would be is not.
             copies = repeated(self.repeat, arguments, shared)
-            found = either(found, both(_answered(self.module.choice, block.name, 1, shared), copies))
+            found = either(found, both(answered(self.module.choice, block.name, 1, shared), copies))
         return found
 
     def varied(self, name: str, slot: AnySlot) -> RowTemplate:
@@ -234,83 +234,6 @@ class RowTemplate:
             return slot.value if isinstance(slot, Slot) and not slot.choice else None
         parameter = block.parameter(name)
         return None if parameter is None or parameter.required else parameter.default
-
-
-# --- in how many ways --------------------------------------------------------------------------------
-
-Ways = dict[frozenset[tuple[str, Any]], int]
-"""How many ways there are to decide, by what is known of shared choices in them: of each that is asked its name, with the
-answer where that decides on what else is asked, else None."""
-MANY_ANSWERS = 20_000
-"""Answers that are compared in joining ways; where there are more, what follows from them is not followed any further."""
-
-
-def ways_of(choices: Iterable[Choice], shared: set[str]) -> Ways:
-    """Return in how many ways choices can be taken, those of shared names left to be counted at the end."""
-    counted = {choice.name: choice.count() or 1 for choice in choices}
-    met = frozenset((name, None) for name in counted if name in shared)
-    return {met: math.prod(count for name, count in counted.items() if name not in shared)}
-
-
-def repeated(repeat: Slot, inside: Ways, shared: set[str]) -> Ways:
-    """Return the ways of what is repeated: without copies one, whatever the choices inside."""
-    choice = repeat.choice
-    if choice is None or 0 not in repeat.candidates():
-        return both(ways_of(repeat.choices(), shared), inside)
-    some = _answered(choice, True, (choice.count() or 1) - 1, shared)
-    return either(both(some, inside), _answered(choice, False, 1, shared))
-
-
-def _answered(choice: Choice | None, answer: Any, count: int, shared: set[str]) -> Ways:
-    """Return the ways of a choice that has one of so many answers which all lead to the same."""
-    if choice is not None and choice.name in shared:
-        return {frozenset({(choice.name, answer)}): 1}
-    return {frozenset(): count}
-
-
-def either(first: Ways, second: Ways) -> Ways:
-    """Return the ways to decide on one of two."""
-    return {known: first.get(known, 0) + second.get(known, 0) for known in first | second}
-
-
-def both(first: Ways, second: Ways) -> Ways:
-    """Return the ways to decide on both of two, a shared choice having one answer."""
-    if sum(map(len, first)) * len(second) + sum(map(len, second)) * len(first) > MANY_ANSWERS:
-        first, second = _roughly(first), _roughly(second)
-    found: Ways = {}
-    for some, m in first.items():
-        for others, n in second.items():
-            known = _agreed(some, others)
-            if known is not None:
-                found[known] = found.get(known, 0) + m * n
-    return found
-
-
-def _agreed(some: frozenset[tuple[str, Any]], others: frozenset[tuple[str, Any]]) -> frozenset[tuple[str, Any]] | None:
-    """Return what is known of shared choices by both, or None where they do not have the same answer."""
-    known = dict(some)
-    for name, answer in others:
-        before = known.get(name)
-        if before is not None and answer is not None and before != answer:
-            return None
-        known[name] = before if answer is None else answer
-    return frozenset(known.items())
-
-
-def _roughly(ways: Ways) -> Ways:
-    """Return at least as many ways, as if each asked every shared choice and nothing followed from the answers."""
-    return {frozenset((name, None) for known in ways for name, _ in known): sum(ways.values())}
-
-
-def total(ways: Ways, shared: Iterable[Choice]) -> int:
-    """Return the number of ways, with each shared choice that is asked counted once."""
-    counts = {choice.name: choice.count() or 1 for choice in shared}
-    return sum(n * math.prod(_left(counts[name], answer) for name, answer in known) for known, n in ways.items())
-
-
-def _left(count: int, answer: Any) -> int:
-    """Return how many answers of a choice lead there: all, all but no copies, or one."""
-    return count if answer is None else count - 1 if answer is True else 1
 
 
 def selected(row: RowTemplate, index: int, selector: Value) -> bool | None:

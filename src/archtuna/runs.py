@@ -18,7 +18,7 @@ FORMAT = 1
 GIVEN = "ARCHTUNA_STORAGE_GIVEN"
 """Set where the environment's storage is the one that was opened already, whatever a record says: in workers."""
 
-_SQLITE_FILE = re.compile(r"(?P<before>sqlite(?:\+\w+)?:///)(?P<path>(?!:memory:|file:)[^?]+)(?P<after>.*)")
+_FILE = re.compile(r"(?P<before>sqlite(?:\+\w+)?:///|journal://)(?P<path>(?!:memory:|file:)[^?]+)(?P<after>.*)")
 
 
 def make_folder(folder: Path) -> None:
@@ -89,19 +89,19 @@ def _adds_password(given: str, stored: str) -> bool:
 
 
 def _file_of(url: str, folder: Path = Path()) -> Path | None:
-    """Return the file that a SQLite URL names, a relative one from a folder, by default the current one; None of others."""
-    match = _SQLITE_FILE.fullmatch(url)
+    """Return the file that a storage's URL names, a relative one from a folder (the current one); None of servers."""
+    match = _FILE.fullmatch(url)
     return None if match is None else Path(os.path.abspath(folder / Path(match["path"]).expanduser()))
 
 
 def _absolute(url: str, folder: Path = Path()) -> str:
-    """Return a URL with the whole path of its SQLite file, so that it means the same in any folder."""
+    """Return a URL with the whole path of its file, so that it means the same in any folder."""
     path = _file_of(url, folder)
-    return url if path is None else _SQLITE_FILE.sub(lambda match: f"{match['before']}{path}{match['after']}", url)
+    return url if path is None else _FILE.sub(lambda match: f"{match['before']}{path}{match['after']}", url)
 
 
 def _there(url: str, folder: Path) -> str | None:
-    """Return the URL of a run's storage as it is to be opened; None for a SQLite file that is not there.
+    """Return the URL of a run's storage as it is to be opened; None for a file that is not there.
 
     Opening one that is not there would make an empty one. Until 0.1 the path was kept as it was given, from the folder in
     which the search was started: that is the current one, or one around the run.
@@ -111,6 +111,17 @@ def _there(url: str, folder: Path) -> str | None:
         if path is None or path.exists():
             return _absolute(url, place)
     return None
+
+
+def check_there(url: str) -> None:
+    """Refuse to read from a file that is not there: opening it would make an empty one.
+
+    Raises:
+        StudyError: the URL names such a file.
+    """
+    path = _file_of(url)
+    if path is not None and not path.exists():
+        raise StudyError(f"no study in {redact(url)}: there is no file {path}", hint="archtuna search makes one")
 
 
 def write_record(folder: Path, name: str, url: str | None, *, local: bool, text: str) -> None:

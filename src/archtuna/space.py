@@ -35,7 +35,8 @@ from archtuna.modelfile import (
     yaml_of,
 )
 from archtuna.recipe import Recipe
-from archtuna.rows import Multiples, both, total, ways_of
+from archtuna.rows import Multiples
+from archtuna.ways import both, total, ways_of
 from archtuna.wiring import Builder
 
 DEFAULT_INPUT_SIZE = 224

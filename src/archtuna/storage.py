@@ -85,6 +85,7 @@ class Attr:
     READING = "archtuna:reading"
     MEASURED = "archtuna:measured"
     ORDERS = "archtuna:orders"
+    SCREEN = "archtuna:screen"
     EVALUATORS = "archtuna:evaluators"
     FOLDERS = "archtuna:folders"
     ARTIFACTS = "archtuna:artifacts"

@@ -37,7 +37,7 @@ from archtuna.ledger import COUNTED, Ledger, is_feasible, result_of, state_of, t
 from archtuna.objective import Objective, hypervolume, limit_of, nondominated, objectives_of, oriented, pareto_ranks
 from archtuna.own_metrics import make_known
 from archtuna.repeats import Run, conditions_of, read_runs, results, samples
-from archtuna.runs import check_record, make_folder, read_record, stored_url, write_record
+from archtuna.runs import check_record, check_there, make_folder, read_record, stored_url, write_record
 from archtuna.selection import Bound, Option, pick
 from archtuna.spec import Spec, check_versions, space_of, versions
 from archtuna.storage import (
@@ -285,6 +285,8 @@ class Study:
         if record is None:
             raise StudyError(f"no study in {folder}", hint="archtuna search makes one: --out names its folder")
         where = storage if storage is not None else stored_url(record, folder)
+        if isinstance(storage, str):
+            check_there(storage)
         with _opened(where, folder) as opened:
             found = _load(opened, record["name"])
             if found is None:
@@ -724,6 +726,7 @@ def _load(storage: BaseStorage, name: str) -> optuna.Study | None:
 
 
 def _find(storage: str, name: str) -> tuple[optuna.Study, Spec]:
+    check_there(storage)
     with _opened(storage, Path()) as opened:
         found = _load(opened, name)
         spec = None if found is None else _spec_of(found)

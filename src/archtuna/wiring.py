@@ -17,7 +17,8 @@ from archtuna.choice import Choice, Pick, Slot
 from archtuna.document import Value
 from archtuna.errors import ShapeError
 from archtuna.model import Shape, channels_of, joined, survey_row
-from archtuna.rows import REPEAT, Multiples, RowTemplate, Ways, both, either, repeated, scaled_depth, ways_of
+from archtuna.rows import REPEAT, Multiples, RowTemplate, scaled_depth
+from archtuna.ways import Ways, both, either, repeated, ways_of
 
 MAX_UNITS = 3_000
 MAX_STEPS = 20_000

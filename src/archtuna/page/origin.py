@@ -78,6 +78,7 @@ def commands_of(study: Study) -> dict[str, str]:
         "--target": next((name for name, values in TARGETS.items() if values == dict(spec.deploy)), None),
         "--trials": orders.get("trials"),
         "--sampler": orders.get("sampler"),
+        "--screen": study.optuna.user_attrs.get(Attr.SCREEN),
         "--first-rung": None if spec.schedule.off else spec.schedule.first,
     }
     words += [f"{flag} {value}" for flag, value in given.items() if value is not None]
