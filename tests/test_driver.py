@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from archtuna import checkpoint
 from archtuna.data import Batches, Preprocess
-from archtuna.driver import default_side, join, search
+from archtuna.driver import default_side, join, repeat, search
 from archtuna.errors import DataError, ShapeError, SpecError, StudyError
 from archtuna.evaluate import EVALUATION_BATCH
 from archtuna.leases import take, this_worker
@@ -234,14 +234,14 @@ def test_real_training_keeps_the_fronts_checkpoints(tmp_path: Path) -> None:
     )
     front = study.front()
     assert all(trial.checkpoint is not None for trial in front)
-    assert len(study.checkpoints()) <= len(front) + 1
+    assert len(study.artifacts.kept()) <= len(front) + 1
     for trial in front:
         assert trial.checkpoint is not None
         assert evaluated(study, trial.checkpoint) == pytest.approx(trial.metrics, abs=1e-6)
         header = checkpoint.read_header(trial.checkpoint)
         assert header.architecture == trial.architecture
         assert header.trial == {"study": "run", "number": trial.number, "values": trial.values}
-    assert events[-1]["disk"]["files"] == len(study.checkpoints())
+    assert events[-1]["disk"]["files"] == len(study.artifacts.kept())
 
 
 # several workers
@@ -467,6 +467,21 @@ def test_the_time_of_a_search_is_not_that_of_its_repeats(tmp_path: Path, monkeyp
     monkeypatch.setattr("archtuna.driver._repeat", lambda *given: told.append(given) or "repeats")
     recorded(tmp_path, trials=2, time=60, repeats=1)
     assert [orders.deadline for given in told for orders in given if isinstance(orders, Orders)] == [None]
+
+
+def test_what_a_search_keeps_is_kept_by_what_follows(tmp_path: Path) -> None:
+    study, _ = recorded(tmp_path, trials=20, near=15)
+    for number in range(20):
+        study.artifacts.weights(number).write_bytes(b"12345")
+    kept = set(study.artifacts.kept()) - set(study.sweep(15))
+    assert len(kept) > len(study.front()) + 10
+    repeat(study.folder, seeds=1, evaluator=instant)
+    assert set(study.artifacts.kept()) >= kept
+    assert study.garbage() == []
+    assert study.disk()["rule"] == "the front, and the 15 trials nearest behind it"
+    again, _ = recorded(tmp_path, trials=21)
+    assert set(again.artifacts.kept()) >= kept - {20}
+    assert again.near == 15
 
 
 def test_garbage_is_told_and_what_is_needed_is_not(tmp_path: Path) -> None:

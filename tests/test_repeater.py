@@ -390,14 +390,14 @@ def test_repeats_train_on_the_searchs_pictures_and_never_see_the_test_pictures(
     study = search(TWO, pictures(tmp_path), out=tmp_path / "run", trials=2, fraction=0.5)
     parts, seen[:] = set(seen), []
     for trial in study.trials():
-        study.checkpoint_path(trial.number).unlink()
+        study.artifacts.weights(trial.number).unlink()
     study = repeat(tmp_path / "run", 2)
     assert set(seen) == parts
     assert len(parts) == 2
     assert not {i for part in parts for i in part} & set(map(int, study.split(study.data()).test))
     trial = study.front()[0]
     assert len({run.metrics["loss"] for run in trial.again} | {trial.metrics["loss"]}) == 3
-    header = checkpoint.read_header(study.checkpoint_path(trial.number))
+    header = checkpoint.read_header(study.artifacts.weights(trial.number))
     assert header.trial["seed"] == 1, "weights that were not kept are those of the first run with another seed"
     assert header.metrics == pytest.approx(trial.again[0].metrics)
 

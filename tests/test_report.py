@@ -134,10 +134,10 @@ def test_a_front_shows_means_with_their_spread_and_marks_what_may_be_chance(stud
 
 
 def test_what_was_picked_is_said_with_its_reason(study):
-    study.checkpoint_path(2).write_bytes(b"")
+    study.artifacts.weights(2).write_bytes(b"")
     assert report.picked_lines(study.pick()) == [
         "trial 2: f1 0.9, params 3,000",
-        str(study.checkpoint_path(2)),
+        str(study.artifacts.weights(2)),
         "the best f1; chosen from all 3 networks on the front",
     ]
     repeat(study, 1, 0.8, 0.82)

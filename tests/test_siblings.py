@@ -132,11 +132,11 @@ def test_weights_come_along_where_the_trial_deserves_them(tmp_path: Path) -> Non
     changes = {"space": TWO, "trials": 2, "evaluator": None}
     first, _, _ = run(tmp_path, "first", **changes)
     gone = min(first.front(), key=lambda trial: trial.costs["params"])
-    first.checkpoint_path(gone.number).unlink()
+    first.artifacts.weights(gone.number).unlink()
     second, _, _ = run(tmp_path, "second", **changes, objectives=("f1", "macs"))
     for trial in second.trials():
         assert trial.reused is not None
-        source = first.checkpoint_path(trial.reused["number"])
+        source = first.artifacts.weights(trial.reused["number"])
         if trial.reused["number"] == gone.number:
             assert trial.checkpoint is None
         elif trial.checkpoint is not None:
@@ -148,7 +148,7 @@ def test_weights_come_along_where_the_trial_deserves_them(tmp_path: Path) -> Non
 def test_a_folder_that_another_study_took_over_gives_no_weights(tmp_path: Path) -> None:
     changes = {"space": TWO, "trials": 2, "evaluator": None}
     first, _, _ = run(tmp_path, "first", **changes)
-    paths = [first.checkpoint_path(number) for number in (0, 1)]
+    paths = [first.artifacts.weights(number) for number in (0, 1)]
     if not all(path.exists() for path in paths):
         pytest.fail("both are near the front")
     contents = [path.read_bytes() for path in paths]

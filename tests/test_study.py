@@ -195,13 +195,13 @@ def test_checkpoints_are_swept_behind_the_front(study: Study) -> None:
     running = study.optuna.ask().number
     study.optuna.add_trial(create_trial(state=TrialState.FAIL))
     for number in range(6):
-        study.checkpoint_path(number).write_bytes(b"weights")
+        study.artifacts.weights(number).write_bytes(b"weights")
     (study.folder / "checkpoints" / ".5.tmp").write_bytes(b"half")
     assert study.sweep(near=1) == [2, 3, 5]
-    assert [int(path.stem) for path in study.checkpoints()] == [0, 1, running]
-    assert study.candidate(0).checkpoint == study.checkpoint_path(0)
+    assert sorted(study.artifacts.kept()) == [0, 1, running]
+    assert study.candidate(0).checkpoint == study.artifacts.weights(0)
     assert study.candidate(2).checkpoint is None
-    assert study.disk(near=1) == {"files": 3, "bytes": 21, "rule": "the front, and the 1 trials nearest behind it"}
+    assert study.disk(near=1) == {"files": 3, "bytes": 21, "rule": "the front, and the 1 trial nearest behind it"}
     assert study.deserves_checkpoint(7, (0.45, 150), near=1)
     assert not study.deserves_checkpoint(7, (0.1, 500), near=1)
 

@@ -34,7 +34,7 @@ from archtuna.siblings import register_folder
 from archtuna.space import SearchSpace
 from archtuna.spec import Spec, measured_among, reference_of, versions
 from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
-from archtuna.study import NEAR, Study
+from archtuna.study import Study
 from archtuna.worker import Event, OnEvent, Worker, evaluator_for
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def search(
     device: str | None = None,
     per_gpu: int = 1,
     ray: str | None = None,
-    near: int = NEAR,
+    near: int | None = None,
     lease: float = SECONDS,
     repeats: int | None = None,
     stopping: bool | Schedule | None = None,
@@ -119,7 +119,7 @@ def search(
         device: where to train; by default each worker takes a graphics card of its own, where there are any.
         per_gpu: workers that may share a graphics card, each with its part of the memory.
         ray: address of a Ray cluster whose actors the workers are to be, as ``ray.init`` takes it (``auto``).
-        near: checkpoints kept behind the front.
+        near: checkpoints kept behind the front; by default as many as when the study was begun, of a new one 10.
         lease: seconds after which the trial of a worker that gives no sign of life is taken from it, to go on elsewhere.
         repeats: how many times the networks of the front are trained again afterwards, with other seeds (see ``repeat``);
             ``time`` is that of the search alone.
@@ -162,7 +162,7 @@ def search(
             study,
             *budget,
             workers=workers,
-            near=near,
+            near=_first(near, study.near),
             device=device,
             per_gpu=per_gpu,
             lease=lease,
@@ -316,7 +316,6 @@ def repeat(
     data: Any = None,
     storage: str | BaseStorage | None = None,
     device: str | None = None,
-    near: int = NEAR,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
     loggers: Sequence[str | Logger] = (),
@@ -336,7 +335,6 @@ def repeat(
         data: where the pictures are, should they have moved.
         storage: where the study is when the folder does not say it.
         device: where to train.
-        near: checkpoints kept behind the front.
         evaluator: what stood in for training in the search.
         on_event: told of each event, as a plain dictionary.
         loggers: as for ``search``.
@@ -352,7 +350,7 @@ def repeat(
     with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
         again = Again(seeds, None if numbers is None else tuple(numbers))
         check_again(study, again)
-        orders = Orders(workers=workers, near=near, device=device)
+        orders = Orders(workers=workers, near=study.near, device=device)
         with _starting(None, orders, where) as start:
             emit(_end_event(study, _repeat(study, again, study.data(data), evaluator, orders, start, where, emit)))
     return study

@@ -61,10 +61,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("archtuna")
 
-FORMAT = 1
 LOST = "restore the storage (study.db, or the database), or search anew with another --out"
 NEAR = 10
-"""How many checkpoints of trials behind the front are kept, nearest first."""
+"""How many checkpoints of trials behind the front are kept, nearest first, where a search does not say."""
 
 # --- trials ------------------------------------------------------------------------------------------
 
@@ -611,21 +610,18 @@ class Study:
 
     # checkpoints
 
-    def checkpoint_path(self, number: int) -> Place:
-        """Return where the weights of a trial are, if they are kept."""
-        return self.artifacts.weights(number)
+    @property
+    def near(self) -> int:
+        """How many checkpoints behind the front its search keeps."""
+        return int((self.optuna.user_attrs.get(Attr.ORDERS) or {}).get("near", NEAR))
 
-    def checkpoints(self) -> list[Place]:
-        """Return the checkpoints that are there."""
-        return list(self.artifacts.kept().values())
-
-    def deserves_checkpoint(self, number: int, values: Sequence[float], near: int = NEAR) -> bool:
+    def deserves_checkpoint(self, number: int, values: Sequence[float], near: int) -> bool:
         """Return whether a trial with these values would be kept, were it complete now."""
         self.ledger.refresh()
         points = np.vstack([self.ledger.points, oriented([values], self.objectives)])
         return number in trials_to_keep(points, [*self.ledger.numbers, number], near)
 
-    def sweep(self, near: int = NEAR, *, read: bool = True) -> list[int]:
+    def sweep(self, near: int, *, read: bool = True) -> list[int]:
         """Delete the checkpoints of finished trials that are not to be kept, and return their numbers.
 
         Args:
@@ -660,14 +656,14 @@ class Study:
         open_ones = {trial.number for state in ("running", "waiting") for trial in self.ledger.opened(state)}
         return {number for number in numbers if number < len(self.ledger.trials)} - open_ones
 
-    def garbage(self, near: int = NEAR, *, age: float = 3600.0) -> list[Garbage]:
+    def garbage(self, *, age: float = 3600.0) -> list[Garbage]:
         """Return the files of the run that nothing needs any more.
 
         Args:
-            near: how many trials behind the front keep their weights.
             age: seconds after which a file that was never finished is nobody's.
         """
         self.ledger.refresh()
+        near = self.near
         kept, takes, points = self.artifacts.kept(), self.artifacts.takes(), self.artifacts.points()
         wanted = trials_to_keep(self.ledger.points, self.ledger.numbers, near) | {t.number for t in self._front()}
         count = len(self.ledger.trials)
@@ -690,10 +686,15 @@ class Study:
         sizes = {path: size for folder in {path.parent for path, _ in found} for path, size in _sizes_in(folder)}
         return [Garbage(path, sizes[path], why) for path, why in found if path in sizes]
 
-    def disk(self, near: int = NEAR) -> dict[str, Any]:
-        """Return how much the kept checkpoints take and by which rule they are kept."""
+    def disk(self, near: int | None = None) -> dict[str, Any]:
+        """Return how much the kept checkpoints take and by which rule they are kept.
+
+        Args:
+            near: how many behind the front are kept, where that need not be asked of the study.
+        """
+        near = self.near if near is None else near
         sizes = self.artifacts.sizes().values()
-        rule = f"the front, and the {near} trials nearest behind it"
+        rule = f"the front, and the {near} {'trial' if near == 1 else 'trials'} nearest behind it"
         return {"files": len(sizes), "bytes": sum(sizes), "rule": rule}
 
     def __repr__(self) -> str:
