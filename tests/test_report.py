@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from archtuna import report
@@ -166,3 +169,18 @@ def test_a_trial_shows_its_runs(study):
 
 def test_numbers_are_short():
     assert [report.number(v) for v in (1234567.0, 0.51234, 0.0, 12.0)] == ["1,234,567", "0.5123", "0", "12"]
+
+
+@pytest.mark.parametrize(
+    "words", [["front"], ["front", "--knee"], ["pick"], ["status"], ["gc"], ["show", "0", "--yaml"]], ids=" ".join
+)
+def test_what_looks_at_a_study_does_not_wait_for_torch(tmp_path, words):
+    study = Study.create_or_open(tmp_path / "run", make_spec())
+    add(study, 0.5, 100)
+    study.artifacts.weights(0).write_bytes(b"weights")
+    study.close()
+    code = (
+        "import sys; from archtuna.cli import main; assert main(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, words[0], str(tmp_path / "run"), *words[1:]]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

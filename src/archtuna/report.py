@@ -1,4 +1,7 @@
-"""What a person reads: tables of layers, choices, settings and fronts, as text and as plain data."""
+"""What a person reads: tables of layers, choices, settings and fronts, as text and as plain data.
+
+Tables of networks load torch where they are made; fronts are shown without it, which takes a second less.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from archtuna.architecture import Architecture
-from archtuna.costs import costs_of
 from archtuna.errors import number
-from archtuna.model import check_output, table
 from archtuna.objective import Objective, kind_of
 from archtuna.registry import Block
 from archtuna.schedule import schedule_of
 from archtuna.selection import noise_marks
 from archtuna.settings import DEFAULT_OBJECTIVES, DataSettings, DeploySettings, SearchSettings
-from archtuna.space import MOST_NETWORKS
 from archtuna.terminal import ENDLESS, Column, Screen, paragraph
 from archtuna.terminal import table as fitting
 
@@ -75,6 +75,8 @@ def shape(sides: Sequence[Any]) -> str:
 
 def layers(architecture: Architecture) -> list[dict[str, Any]]:
     """Return the layer table as plain data; rows with a name, or that take from elsewhere, say so."""
+    from archtuna.model import table
+
     lines = []
     for row in table(architecture):
         line = {
@@ -95,6 +97,8 @@ def _lists(value: Any) -> Any:
 
 def layer_lines(architecture: Architecture) -> list[str]:
     """Return the layer table as text, with its totals."""
+    from archtuna.costs import costs_of
+
     rows = layers(architecture)
     header = ["idx", "n", "params", "module", "arguments", "in", "out", "macs"]
     body = [
@@ -164,6 +168,9 @@ def profile_lines(architecture: Architecture, found: Profile) -> list[str]:
 
 def facts(architecture: Architecture) -> dict[str, Any]:
     """Return key, costs and output shape of a network as plain data."""
+    from archtuna.costs import costs_of
+    from archtuna.model import check_output
+
     costs = costs_of(architecture)
     output = [1, check_output(architecture)]
     counts = {name: int(costs[name]) for name in ("params", "macs")}
@@ -182,6 +189,8 @@ def check(space: SearchSpace) -> dict[str, Any]:
 
 def check_lines(space: SearchSpace) -> list[str]:
     """Return what ``archtuna check`` prints: the layer table, the choices, and every setting with its default."""
+    from archtuna.space import MOST_NETWORKS
+
     found = check(space)
     lines = [*layer_lines(space.default().architecture), ""]
     if not space.choices:
