@@ -319,6 +319,22 @@ def test_an_unreadable_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ({"metrics": 3}, "is damaged: AttributeError"),
         ({"architecture": {"format": 1}}, "this is not an architecture"),
         ({"preprocess": {"size": [8, 8]}}, "its preprocessing cannot be read"),
+        ({"epoch": float("inf")}, "is damaged: OverflowError"),
+        ({"format": float("inf")}, "is damaged: OverflowError"),
+        ({"architecture": {**architecture().to_dict(), "input_size": [float("inf")] * 2}}, "is damaged: OverflowError"),
+        (
+            {
+                "preprocess": {
+                    "size": [float("inf")] * 2,
+                    "channels": 3,
+                    "fit": "pad",
+                    "via": None,
+                    "mean": [],
+                    "std": [],
+                }
+            },
+            "its preprocessing cannot be read",
+        ),
     ],
 )
 def test_a_description_that_makes_no_sense_is_refused(tmp_path: Path, described: dict[str, object], words: str) -> None:

@@ -56,6 +56,53 @@ def test_a_folder_named_test_without_train_is_a_class(tmp_path):
     assert data.classes == ("other", "test")
 
 
+def test_training_and_testing_are_parts(tmp_path):
+    for part in ("Training", "Testing"):
+        class_folders(tmp_path / "set" / part, each=2)
+    data = Data.open(tmp_path / "set")
+    assert data.classes == CLASSES
+    assert sorted(set(data.part)) == ["test", "train"]
+
+
+def test_parts_without_train_are_classes_and_that_is_said(tmp_path, caplog):
+    data = Data.open(class_folders(tmp_path / "set", each=2, classes=("test", "val")))
+    assert data.classes == ("test", "val")
+    assert "without a folder 'train' these are classes, not parts: test, val" in caplog.text
+
+
+def test_a_picture_that_changes_after_the_opening_does_not_get_into_the_cache(tmp_path):
+    root = class_folders(tmp_path / "set", each=2)
+    data, file = Data.open(root), root / "red" / "1.png"
+    before = file.read_bytes()
+    save(file, picture(9999))
+    with pytest.raises(DataError, match=r"red/1.png: changed since the set was opened\nhint: .* open the set again"):
+        data.images((8, 8), channels=3)
+    file.write_bytes(before)
+    file.chmod(0o400)  # Another stamp, the same picture.
+    assert np.array_equal(data.images((8, 8), channels=3).pixels[5], Data.open(root).decode(5, (8, 8), channels=3))
+
+
+@pytest.mark.parametrize("change", [lambda x: x[::-1], lambda x: x[:, :4], lambda x: np.concatenate([x, x])])
+def test_an_npz_that_changes_after_the_opening_does_not_get_into_the_cache(tmp_path, monkeypatch, change):
+    monkeypatch.setattr("archtuna.data.ledger._SETTLED_NS", -(10**15))  # It is trusted at once.
+    x, y = arrays()
+    file = tmp_path / "set.npz"
+    np.savez(file, x_train=x, y_train=y)
+    Data.open(file)
+    data = Data.open(file)  # This one need not read the pictures.
+    np.savez(file, x_train=change(x), y_train=y)
+    with pytest.raises(DataError, match="changed since the set was opened"):
+        data.images((8, 8), channels=3)
+
+
+def test_an_array_that_is_written_to_after_the_opening_does_not_get_into_the_cache():
+    x, y = arrays()
+    data = Data.open((x, y))
+    x[3] = 0
+    with pytest.raises(DataError, match=r"x_train\[3\]: changed since the set was opened"):
+        data.images((8, 8), channels=3)
+
+
 def test_two_folders_for_one_part(tmp_path):
     for part in ("train", "val", "valid"):
         class_folders(tmp_path / "set" / part, each=1)
@@ -428,6 +475,10 @@ def test_torch_data_sets_are_taken():
     [
         (42, "a int is no image set"),
         (Items([]), "the data set is empty"),
+        (
+            Items([(picture(0), 0), (picture(1), [0, 1])]),
+            r"item 1 of the data set: its label has shape \(2,\)\nhint: one-hot",
+        ),
         (Items([5]), r"item 0 of the data set: .*\nhint: each item must be a pair"),
         (Items([(np.zeros((4, 4)), 0), (np.zeros(4), 1)]), r"item 1 of the data set: a picture has shape \(4,\)"),
         (Items([(np.zeros((4, 4)), 0)] * 3), "only one class"),

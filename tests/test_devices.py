@@ -173,6 +173,22 @@ def test_while_one_measures_no_training_takes_another_batch_and_afterwards_all_g
         assert 0.25 < seen[-1][1] < 5, "it knows for how long it stood still"
 
 
+def test_a_training_that_has_to_wait_before_it_begins_knows_that_too() -> None:
+    courtesy, holds, over = Courtesy(), threading.Event(), threading.Event()
+
+    def measure() -> None:
+        with quiet_machine():
+            holds.set()
+            over.wait(0.4)
+
+    measuring = threading.Thread(target=measure)
+    measuring.start()
+    assert holds.wait(30)
+    with courtesy.at_work():
+        assert 0.2 < courtesy.waited < 30
+    measuring.join()
+
+
 def test_one_that_is_killed_while_it_measures_holds_nobody_up(trainings, tmp_path: Path) -> None:
     def measure(holds) -> None:
         with quiet_machine():

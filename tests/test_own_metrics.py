@@ -12,7 +12,7 @@ import forked
 from archtuna import own_metrics
 from archtuna.card.reproduction import FILE, commands, search_file
 from archtuna.checkpoint import read_header
-from archtuna.errors import SpecError, StudyError, TrialError
+from archtuna.errors import MetricError, SpecError, StudyError
 from archtuna.metrics import Tally
 from archtuna.objective import OBJECTIVES, kind_of, objective_of, objectives_of
 from archtuna.siblings import is_comparable
@@ -132,9 +132,26 @@ def test_a_metric_that_fails_ends_its_trial(given):
             raise given
         return given
 
-    with pytest.raises(TrialError, match=r"the metric 'bad' fails with \w+Error") as caught:
+    with pytest.raises(MetricError, match=r"the metric 'bad' fails with \w+Error") as caught:
         tallied(np.zeros((2, 3), np.float32), np.array([0, 1]))
     assert caught.value.reason == "metric"
+    assert caught.value.__cause__ is not None
+
+
+def test_a_metric_that_fails_again_and_again_ends_the_search(tmp_path):
+    @at.metric(best=1.0, worst=0.0)
+    def broken(logits, labels):
+        return labels[10_000]
+
+    (tmp_path / "search.yaml").write_text(SEARCH.replace("worst_error", "broken").replace("4|8", "4..40"))
+    given = {"data": str(folder(tmp_path / "p", each=8)), "out": tmp_path / "run", "trials": 7}
+    with pytest.raises(
+        StudyError, match=r"3 trials failed at the same place: the metric 'broken' fails with IndexError"
+    ):
+        at.search(tmp_path / "search.yaml", **given)
+    trials = at.Study.open(tmp_path / "run").trials()
+    assert [trial.state for trial in trials] == ["failed"] * 3
+    assert "labels[10_000]" in trials[0].traceback
 
 
 def test_a_study_can_be_read_where_the_module_is_not():

@@ -25,9 +25,13 @@ def test_a_broken_picture_is_named_and_the_others_go_on(study, tmp_path):
     whole = next(iter(study.data().names))
     (tmp_path / "b.jpg").write_bytes((Path(study.data().source) / whole).read_bytes())
     (tmp_path / "notes.txt").write_text("not looked at")
+    (tmp_path / "c.png").write_bytes(b"no picture either")
     found = list(predict(knee_checkpoint(study), [tmp_path]))
-    assert [sorted(one) for one in found] == [["error", "file"], ["classes", "file"]]
+    assert [sorted(one) for one in found] == [["error", "file"], ["classes", "file"], ["error", "file"]]
+    assert [Path(one["file"]).name for one in found] == ["a.png", "b.jpg", "c.png"]
     assert "a.png" in found[0]["error"]
+    with pytest.raises(DataError, match="no such file: nowhere"):
+        next(predict(knee_checkpoint(study), [tmp_path / "b.jpg", "nowhere"]))
     with pytest.raises(DataError, match="no pictures in"):
         list(predict(knee_checkpoint(study), [_empty(tmp_path)]))
 

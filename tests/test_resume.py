@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -101,6 +103,21 @@ def test_a_point_that_is_damaged_or_of_another_training_is_as_if_it_were_not_the
     for damaged in (b"", whole[:100], whole[: len(whole) // 2], b"x" * 1000, pickle.dumps({"format": 1})):
         assert unpack(damaged, one) is None
     assert told(next(iter(evaluator.resume(one, b"")))) == told(first)
+
+
+def test_a_point_of_which_a_power_cut_left_zeros_is_as_if_it_were_not_there() -> None:
+    one = candidate()
+    whole = bytes(pack(one, {"x": torch.arange(1000), "y": torch.ones(500)}))
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist() if "/data/" in entry.filename}
+        payloads = [archive.read(name) for name in sizes]
+    assert len(payloads) == 2
+    for payload in payloads:
+        start = whole.index(payload)
+        assert unpack(whole[:start] + bytes(len(payload)) + whole[start + len(payload) :], one) is None
+    for at in range(0, len(whole), 97):  # Whatever a bit makes of it, nothing but the same is taken up.
+        found = unpack(whole[:at] + bytes([whole[at] ^ 8]) + whole[at + 1 :], one)
+        assert found is None or torch.equal(found["x"], torch.arange(1000))
 
 
 class Evil:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score
@@ -21,6 +22,7 @@ from archtuna.recipe import PARAMETERS, Recipe
 from archtuna.training import (
     Epoch,
     class_weights,
+    cross_entropy_of,
     evaluate_batches,
     is_out_of_memory,
     learning_rate,
@@ -244,6 +246,48 @@ def test_mixup_blends_pictures_with_their_labels() -> None:
     assert other.tolist() == [3, 0, 1, 2]
     assert blended[:, 0, 0, 0].tolist() == pytest.approx([3 - 3 * share, share, 1 + share, 2 + share])
     assert blended.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("alpha", [1e-50, 1e-4, 1e-3])
+def test_the_smallest_mixup_blends_the_least(alpha: float) -> None:
+    torch.manual_seed(0)
+    shares = [mix(torch.zeros(2, 1, 1, 1), torch.arange(2), alpha)[2] for _ in range(400)]
+    assert 150 < sum(share > 0.99 for share in shares) < 250
+    assert sum(0.01 < share < 0.99 for share in shares) == 0
+
+
+def test_balanced_weights_take_labels_from_where_they_are_known() -> None:
+    class Known(Held):
+        labels = np.array([0, 0, 0, 1, 2, 2])
+
+        def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+            assert number > 0, "no picture need be drawn to know labels"
+            return super().epoch(number)
+
+    found = cross_entropy_of(Recipe(class_weights="balanced"), Known(*pictures(6).__dict__.values()), CLASSES, CPU)
+    assert found.keywords["weight"].tolist() == pytest.approx(class_weights([0, 0, 0, 1, 2, 2], CLASSES).tolist())  # type: ignore[attr-defined]
+
+
+def test_measuring_takes_smaller_batches_where_memory_does_not_suffice() -> None:
+    class Small(nn.Module):
+        """Has memory for five pictures."""
+
+        def __init__(self, most: int) -> None:
+            super().__init__()
+            self.inner, self.most, self.sizes = network(), most, []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.sizes.append(len(x))
+            if len(x) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            return self.inner(x)
+
+    model = Small(5)
+    found = evaluate_batches(model, pictures(32), classes=CLASSES, device="cpu")
+    assert found == pytest.approx(evaluate_batches(model.inner, pictures(32), classes=CLASSES, device="cpu"))
+    assert model.sizes[:4] == [16, 8, 4, 4]
+    with pytest.raises(TrialError, match="out of memory on cpu while measuring"):
+        evaluate_batches(Small(0), pictures(32), classes=CLASSES, device="cpu")
 
 
 def test_an_own_loss_takes_the_place_of_cross_entropy() -> None:

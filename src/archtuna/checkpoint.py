@@ -192,7 +192,7 @@ def load(path: str | Place, *, device: str = "cpu") -> Network:
             model = build(header.architecture, pretrained=False)
     except UnknownNameError as error:
         raise CheckpointError(f"{path}: its network does not build here: {error.message}", hint=error.hint) from error
-    except (ArchtunaError, TypeError, ValueError) as error:
+    except (ArchtunaError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: its network does not build here: {error}") from error
     _fill(path, model, header, tensors)
     return model.to(device).eval()
@@ -335,7 +335,7 @@ def _described(path: Place, text: str) -> Header:
             versions=dict(plain["versions"]),
             trial=None if plain["trial"] is None else dict(plain["trial"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: is damaged: {type(error).__name__}: {error}", hint=DAMAGED) from error
@@ -373,7 +373,7 @@ def _fill(path: Place, model: nn.Module, header: Header, tensors: Mapping[str, A
         )
     try:
         preprocess = Preprocess.from_dict(header.preprocess)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(
             f"{path}: is damaged: its preprocessing cannot be read ({error})", hint=DAMAGED
         ) from error

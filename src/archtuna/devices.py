@@ -181,7 +181,9 @@ class Courtesy:
                     self.waited += time.perf_counter() - begun
                 _flock(wish, release=True)
 
+            begun = time.perf_counter()
             _flock(trainings)
+            self.waited += time.perf_counter() - begun
             yield give_way
 
 

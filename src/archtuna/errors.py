@@ -134,6 +134,13 @@ class TrialError(ArchtunaError, RuntimeError):
         self.reason = reason
 
 
+class MetricError(TrialError):
+    """A metric of somebody's own that fails: an error in their code, which says nothing of the network."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, reason="metric", hint=hint)
+
+
 class BlockImportError(ArchtunaError, ImportError):
     """A module that was to be imported for its blocks or metrics and cannot be."""
 

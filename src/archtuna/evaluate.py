@@ -28,6 +28,7 @@ from archtuna.settings import DeploySettings
 from archtuna.space import Candidate
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from archtuna.data import Batches, Data, Images, Preprocess, Split
@@ -312,6 +313,10 @@ class _Yielding:
 
     def __len__(self) -> int:
         return len(self.batches)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.batches.labels
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         with self.courtesy.at_work() as give_way:

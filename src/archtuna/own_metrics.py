@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from archtuna.errors import StudyError, TrialError
+from archtuna.errors import MetricError, StudyError
 from archtuna.objective import OBJECTIVES, Direction, Objective
 from archtuna.registry import import_hint
 
@@ -138,16 +138,15 @@ def measured(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         labels: n.
 
     Raises:
-        TrialError: a function fails, or returns no number.
+        MetricError: a function fails, or returns no number.
     """
     found = {}
     for name, function in FUNCTIONS.items():
         try:
             found[name] = float(function(logits, labels))
         except Exception as error:  # Somebody else's code may fail in any way.
-            raise TrialError(
+            raise MetricError(
                 f"the metric '{name}' fails with {type(error).__name__}: {error}",
-                reason="metric",
                 hint=f"it was given logits {list(logits.shape)} and {len(labels)} labels",
             ) from error
     return found

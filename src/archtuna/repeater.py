@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.artifacts import Points, run_name
 from archtuna.devices import seated
-from archtuna.errors import ArchtunaError, ShapeError, StudyError, TrialError
+from archtuna.errors import ArchtunaError, MetricError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
 from archtuna.files import Unreachable
 from archtuna.interrupts import Interrupted, Stop
@@ -228,6 +228,9 @@ class Repeater:
         except LeaseLost:
             self.study.artifacts.give_up(task.name, task.claim)
             self.emit({"event": "lost", **task.named})
+        except MetricError:
+            self._release(task)
+            raise
         except (TrialError, ShapeError) as error:
             self._fail(task, f"{getattr(error, 'reason', 'shape')}: {error.message}")
         except ArchtunaError:

@@ -362,6 +362,7 @@ def evaluate_batches(
 
     Raises:
         ShapeError: the model's output is not one value per class.
+        TrialError: memory does not suffice for one picture.
         SpecError: no such device.
         DataError: there are no batches.
     """
@@ -376,6 +377,7 @@ def tally(model: nn.Module, batches: EpochBatches, *, classes: int, device: str 
 
     Raises:
         ShapeError: the model's output is not one value per class.
+        TrialError: memory does not suffice for one picture.
         SpecError: no such device.
     """
     place = pick_device(device)
@@ -386,13 +388,27 @@ def tally(model: nn.Module, batches: EpochBatches, *, classes: int, device: str 
     try:
         with torch.inference_mode():
             for x, y in batches.epoch(0):
-                logits = model(moved(x, place, memory_format=layout))
+                logits = _or_out_of_memory(
+                    functools.partial(_logits, model, moved(x, place, memory_format=layout)),
+                    f"on {place} while measuring",
+                )
                 _check_shape(logits, classes)
                 answers.add(logits, moved(y, place))
         return answers
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def _logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Return a model's answers, by halves of the pictures where memory does not suffice for all of them."""
+    try:
+        return model(x)
+    except (MemoryError, RuntimeError) as error:
+        if len(x) < 2 or not is_out_of_memory(error):
+            raise
+    # Out here, because the error keeps what it failed on alive.
+    return torch.cat([_logits(model, half) for half in x.chunk(2)])
 
 
 def pick_device(name: str | torch.device | None = None) -> torch.device:
@@ -476,7 +492,8 @@ def cross_entropy_of(recipe: Recipe, batches: EpochBatches, classes: int, device
     """Return the recipe's loss: cross-entropy with its label smoothing and class weights."""
     weights = None
     if recipe.class_weights == "balanced":
-        labels = torch.cat([y for _, y in batches.epoch(0)]).cpu().numpy()
+        known = getattr(batches, "labels", None)
+        labels = torch.cat([y for _, y in batches.epoch(0)]).cpu().numpy() if known is None else known
         weights = torch.tensor(class_weights(labels, classes), dtype=torch.float32, device=device)
     return functools.partial(functional.cross_entropy, weight=weights, label_smoothing=recipe.label_smoothing)
 
@@ -532,13 +549,18 @@ def _anneal(start: float, end: float, share: float) -> float:
     return end + (start - end) / 2 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
+_LEAST_ALPHA = 0.01
+
+
 def mix(x: Tensor, y: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
     """Blend each picture with its neighbour in the batch (mixup, Zhang et al. 2018, equation 1).
 
     Returns:
         the blended pictures, the neighbours' labels, and the share of the pictures' own labels.
     """
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    # Of so small an alpha every share is as good as 0 or 1, and torch's draws underflow to one half.
+    drawn = torch.rand(()).round() if alpha < _LEAST_ALPHA else torch.distributions.Beta(alpha, alpha).sample()
+    share = float(drawn)
     # Batches are shuffled already: the neighbour is as random as any other partner, and costs no gathering.
     return torch.lerp(x.roll(1, 0), x, share), y.roll(1, 0), share
 

@@ -25,6 +25,7 @@ from archtuna.errors import (
     CheckpointError,
     ExportError,
     LatencyError,
+    MetricError,
     ModelRefused,
     ShapeError,
     StorageAway,
@@ -380,6 +381,8 @@ class Worker:
             self._record_refused(lease, proposal, str(refused))
         except Stopped as stopped:
             self._record_stopped(lease, proposal, stopped)
+        except MetricError as error:
+            self._record_error(lease, error.__cause__ or error, error.message)
         except (TrialError, ShapeError) as error:
             self._record_failure(lease, getattr(error, "reason", "shape"), error.message)
         except (ArchtunaError, LeaseLost):
@@ -571,9 +574,9 @@ class Worker:
         self.artifacts.forget(lease.number)
         self.emit({"event": "failed", "number": lease.number, "reason": text})
 
-    def _record_error(self, lease: Lease, error: Exception) -> None:
+    def _record_error(self, lease: Lease, error: BaseException, reason: str | None = None) -> None:
         """An error in somebody's code, which says nothing of the network: no sampler sees it."""
-        text, reason = "".join(traceback.format_exception(error)), f"{type(error).__name__}: {error}"
+        text, reason = "".join(traceback.format_exception(error)), reason or f"{type(error).__name__}: {error}"
         attrs = {Attr.TRACEBACK: text, Attr.PLACE: _place_of(error)}
         self._insist(partial(self._abandon, lease, reason, "failed", attrs), f"record trial {lease.number}")
         self.artifacts.forget(lease.number)

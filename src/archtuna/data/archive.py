@@ -32,7 +32,10 @@ class Block:
 
     @cached_property
     def pixels(self) -> np.ndarray:
-        return self.load().reshape(-1)
+        found = self.load().reshape(-1)
+        if len(found) != self.shapes.prod(axis=1, dtype=np.int64).sum():
+            raise DataError("changed since the set was opened")
+        return found
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -80,10 +83,18 @@ class Arrays:
         """32 hexadecimal digits a picture: of its shape and its pixels."""
         return [_digest(block.picture(index)) for block, index in self]
 
-    def image(self, index: int) -> Image.Image:
+    def image(self, index: int, digest: str) -> Image.Image:
+        """Return a picture that is still what its digest was made of.
+
+        Raises:
+            DataError: it is not, because the file is another now, or an array was written to.
+        """
         for block in self.blocks:
             if index < len(block):
-                return pixels_to_image(block.picture(index))
+                picture = block.picture(index)
+                if _digest(picture) != digest:
+                    raise DataError("changed since the set was opened")
+                return pixels_to_image(picture)
             index -= len(block)
         raise IndexError(index)
 
@@ -281,7 +292,13 @@ def from_dataset(dataset: Any) -> Arrays:
             hint = "each item must be a pair: (picture, label)"
             raise DataError(f"item {index} of the data set: {_first_line(error)}", hint=hint) from error
         pictures.append(_pixels_of(image, f"item {index} of the data set"))
-        labels.append(label if isinstance(label, str) else as_array(label).item())
+        if not isinstance(label, str):
+            label = as_array(label)
+            if label.size != 1:
+                hint = "one-hot labels are given as numbers: label.argmax()"
+                raise DataError(f"item {index} of the data set: its label has shape {label.shape}", hint=hint)
+            label = label.item()
+        labels.append(label)
     if not pictures:
         raise DataError("the data set is empty", hint="give some pictures of each of two or more classes")
     given = getattr(dataset, "classes", None)

@@ -75,6 +75,11 @@ class Batches:
         return len(self.indices)
 
     @property
+    def labels(self) -> np.ndarray:
+        """The label of each of them, int64."""
+        return self._labels.numpy()[self.indices]
+
+    @property
     def training(self) -> bool:
         """Whether pictures are shuffled and augmented."""
         return self.recipe is not None

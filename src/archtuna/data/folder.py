@@ -11,14 +11,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from archtuna.data.ledger import Ledger, Stamp, stamp_of
-from archtuna.data.picture import SUFFIXES, Seen, inspect, quiet_decoders
+from archtuna.data.picture import SUFFIXES, Seen, Size, inspect, quiet_decoders, read
 from archtuna.devices import usable_cores
 from archtuna.errors import DataError
 
 logger = logging.getLogger("archtuna")
 
-PARTS: Mapping[str, str] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+PARTS: Mapping[str, str] = {
+    "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 """Names of folders that prescribe a part of the split, in lower case."""
 
 TOGETHER = 4096
@@ -58,8 +63,8 @@ def list_pictures(root: Path) -> tuple[list[str], list[Entry]]:
     return sorted(classes), sorted(entries)
 
 
-def look_at(root: Path, entries: list[Entry]) -> list[Seen]:
-    """Return what each picture file is like, reading only those that are new or changed since the last opening."""
+def look_at(root: Path, entries: list[Entry]) -> list[tuple[Seen, Stamp]]:
+    """Return what each picture file is like, and its stamp; only those that are new or changed since then are read."""
     ledger = Ledger(root)
     stamps = {entry.name: _stamp(entry.path) for entry in entries}
     recalled = {name: ledger.recall(name, stamp) for name, stamp in stamps.items()}
@@ -76,7 +81,20 @@ def look_at(root: Path, entries: list[Entry]) -> list[Seen]:
                     _note(ledger, stamps, seen)
                     noted = time.monotonic()
     _note(ledger, stamps, seen)
-    return [seen[entry.name] for entry in entries]
+    return [(seen[entry.name], stamps[entry.name]) for entry in entries]
+
+
+def read_unchanged(path: str, stamp: Stamp, digest: str, size: Size) -> Image.Image:
+    """Return a picture that is still what it was when ``look_at`` saw it.
+
+    Raises:
+        DataError: it is not, or cannot be read.
+    """
+    image = read(path, size)
+    # Looked at afterwards: what was read is not newer than that. A stamp changes with a file's rights, too.
+    if _stamp(path) != stamp and inspect(path).digest != digest:
+        raise DataError("changed since the set was opened")
+    return image
 
 
 def _note(ledger: Ledger, stamps: Mapping[str, Stamp], seen: Mapping[str, Seen]) -> None:
@@ -89,6 +107,9 @@ def _part_folders(root: Path) -> list[tuple[Path, str]]:
     found = [(entry, PARTS[entry.name.lower()]) for entry in _folders(root) if entry.name.lower() in PARTS]
     parts = [part for _, part in found]
     if "train" not in parts:
+        if len(found) > 1:
+            names = ", ".join(folder.name for folder, _ in found)
+            logger.warning("%s: without a folder 'train' these are classes, not parts: %s", root, names)
         return []
     train = next(folder for folder, part in found if part == "train")
     others = [e.name for e in _folders(root) if e.name.lower() not in PARTS and next(_walk(e), None)]
@@ -118,10 +139,8 @@ def _class_folders(root: Path, folder: Path) -> dict[str, Path]:
 
 
 def _check_classes(root: Path, classes: set[str], entries: list[Entry]) -> None:
-    for label in sorted(classes):
-        if not any(entry.label == label for entry in entries):
-            hint = "put pictures into it, or remove it"
-            raise DataError(f"{root}: class '{label}' has no pictures", hint=hint)
+    if empty := sorted(classes - {entry.label for entry in entries}):
+        raise DataError(f"{root}: class '{empty[0]}' has no pictures", hint="put pictures into it, or remove it")
     if len(classes) == 1:
         (label,) = classes
         inside = [folder.name for folder in _folders(root / label)] if (root / label).is_dir() else []

@@ -117,7 +117,7 @@ class Preprocess:
                 tuple(int(side) for side in values["via"]) if values["via"] else None,  # type: ignore[arg-type]
                 tuple(float(value) for value in values["mean"]), tuple(float(value) for value in values["std"]),
             )  # fmt: skip
-        except (KeyError, TypeError, IndexError, ValueError) as error:
+        except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(f"this is no preprocessing: {dict(values)!r}") from error

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from archtuna.data.archive import Arrays, from_dataset, from_pair, keep, open_digits, open_npz
-from archtuna.data.folder import Entry, list_pictures, look_at
+from archtuna.data.folder import Entry, list_pictures, look_at, read_unchanged
 from archtuna.data.images import Images, cached_pixels
 from archtuna.data.ledger import Ledger, stamp_of
-from archtuna.data.picture import Fit, Size, check_form, read, render, shrink
+from archtuna.data.picture import Fit, Size, check_form, render, shrink
 from archtuna.data.split import Split, cut
 from archtuna.errors import DataError, nearest
 
@@ -141,7 +141,7 @@ class Data:
         try:
             return render(self._picture(index, size), size, channels=channels, fit=fit)
         except DataError as error:
-            hint = "it was whole when the set was opened; open the set again to leave it out"
+            hint = "it was another when the set was opened: open the set again"
             raise DataError(f"{self.names[index]}: {error.message}", hint=hint) from error
 
 
@@ -162,10 +162,11 @@ def _open_path(source: str, strict: bool) -> Data:
 
 def _open_folder(root: Path, strict: bool) -> Data:
     classes, entries = list_pictures(root)
-    seen = look_at(root, entries)
-    broken = tuple((entry.name, fact.reason) for entry, fact in zip(entries, seen, strict=True) if fact.reason)
+    seen = list(zip(entries, look_at(root, entries), strict=True))
+    broken = tuple((entry.name, fact.reason) for entry, (fact, _) in seen if fact.reason)
     _report_broken(root, broken, len(entries), strict)
-    whole = [(entry, fact) for entry, fact in zip(entries, seen, strict=True) if not fact.reason]
+    whole = [(entry, fact) for entry, (fact, _) in seen if not fact.reason]
+    stamps = [stamp for _, (fact, stamp) in seen if not fact.reason]
     codes = {name: code for code, name in enumerate(classes)}
     kept: list[Entry] = [entry for entry, _ in whole]
     if missing := sorted(set(classes) - {entry.label for entry in kept}):
@@ -187,7 +188,7 @@ def _open_folder(root: Path, strict: bool) -> Data:
         digests=digests,
         sizes=sizes,
         grey=grey,
-        _picture=lambda index, near: read(paths[index], near),
+        _picture=lambda index, size: read_unchanged(paths[index], stamps[index], digests[index], size),
     )
 
 
@@ -233,7 +234,7 @@ def _from_arrays(arrays: Arrays, source: str, digests: list[str] | None = None) 
         digests=tuple(digests),
         sizes=sizes,
         grey=grey,
-        _picture=lambda index, _: arrays.image(index),
+        _picture=lambda index, _: arrays.image(index, digests[index]),
     )
 
 
