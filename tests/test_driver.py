@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 from archtuna import checkpoint
+from archtuna.costs import costs_of
 from archtuna.data import Batches, Preprocess
 from archtuna.driver import default_side, join, repeat, search
 from archtuna.errors import DataError, ShapeError, SpecError, StudyError
@@ -56,7 +58,28 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert study.spec.objectives == ("f1", "params")
     assert study.spec.input_size == (32, 32)
     assert study.spec.seed == 0
-    assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, 227.0)}
+    assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, pytest.approx(1.1 * 227))}
+
+
+def test_a_cost_counts_also_where_all_networks_have_the_same(tmp_path: Path) -> None:
+    text = TWO.replace("8|16", "8").replace("{epochs: 3", "{lr: 0.001|0.01|0.1, epochs: 3")
+    study = search(text, pictures(tmp_path), out=tmp_path / "run", evaluator=instant, trials=3)
+    assert study.counts()["complete"] == 3
+    assert study.hypervolume() > 0
+
+
+def test_what_counts_of_a_cost_is_more_than_that_of_most_parameters(tmp_path: Path) -> None:
+    """Of two networks the one of fewer parameters has the larger maps, and so the larger peak."""
+    text = """\
+input_size: 16
+backbone: [[1, Conv, [32|8, 3, 2]], [1, Conv, [8|64, 3]], [1, GlobalAvgPool, []], [1, Flatten, []], [1, Linear, [3]]]
+training: {epochs: 1}
+"""
+    given = {"evaluator": instant, "trials": 1, "objectives": ["f1", "peak_memory_mb"]}
+    study = search(text, pictures(tmp_path), out=tmp_path / "run", **given)
+    space, draws = study.space(), random.Random(1)
+    peaks = [costs_of(space.random(draws).architecture)["peak_memory_mb"] for _ in range(20)]
+    assert max(peaks) < study.spec.reference["peak_memory_mb"][1]
 
 
 def test_a_screened_search_begins_with_what_scores_best_and_screens_once(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_what_leaves_its_input_as_it_is_is_no_operation(name, arguments):
     assert found.output is found.inputs[0]
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_what_resamples_to_the_same_size_is_an_operation(mode):
+    rounded = recorded("UpSample", {"size": None, "scale": 1.2, "mode": mode}, (16, 3, 3))
+    assert rounded.output is not rounded.inputs[0]
+
+
 def test_weights_that_are_drawn_where_nothing_shows_are_known_by_their_owner():
     texts = [step.text for step in reached(recorded("AttentionPool", {"heads": 4}).output)]
     assert "parameter True AttentionPool.query %" in texts

@@ -150,6 +150,15 @@ def test_a_space_is_exhausted_to_the_last_network() -> None:
         propose(proposer)
 
 
+def test_a_space_that_was_not_gone_through_is_not_said_to_be_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, draws in (("LOCAL_DRAWS", 0), ("ORDERED_DRAWS", 2)):
+        monkeypatch.setattr(f"archtuna.proposer.{name}", draws)
+    proposer = make(limits=("params <= 100",))
+    evaluate(proposer, 1)
+    with pytest.raises(Exhausted, match="none of the last 2 networks keeps the limits and was not tried"):
+        evaluate(proposer, 50)
+
+
 def test_a_searched_training_value_makes_another_evaluation() -> None:
     proposer = make(TWO.replace("{epochs: 3", "{lr: 0.01|0.1, epochs: 3"))
     found = evaluate(proposer, 4)

@@ -128,6 +128,17 @@ def test_hints_that_are_the_same_for_all_or_follow_from_the_rest_change_nothing(
     assert told == pytest.approx(plain)
 
 
+@pytest.mark.parametrize("lr", [0.1, 0.01, 0.002, 0.001, 0.0003])
+def test_however_many_trials_share_a_hint_it_changes_nothing(lr: float) -> None:
+    draws = np.random.default_rng(0)
+    for n in range(8, 200):  # A mean of equal numbers is not always that number.
+        early = draws.uniform(0.1, 0.5, n)
+        late = early + draws.normal(0.3, 0.02, n)
+        plain = hopeful(np.array([0.2]), early[:, None], late[:, None])
+        told = hopeful(np.array([0.2, np.log(lr)]), np.column_stack([early, np.full(n, np.log(lr))]), late[:, None])
+        assert told == pytest.approx(plain), n
+
+
 def test_the_forecast_covers_what_happens() -> None:
     """With 2.4 standard deviations .8 % of normal ends are better than the hope, however few trials it is made from."""
     draws, beyond = np.random.default_rng(0), []

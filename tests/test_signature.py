@@ -3,7 +3,7 @@ from typing import Literal
 import pytest
 
 from archtuna.errors import Misfit
-from archtuna.signature import ACTIVATIONS, RELU, Activation, Count, Fraction, Positive, parameters_of
+from archtuna.signature import ACTIVATIONS, RELU, Activation, Count, Fraction, Plain, Positive, parameters_of
 
 
 def example(
@@ -95,3 +95,12 @@ def test_an_inherited_constructor_is_read_too():
         pass
 
     assert [(p.name, p.type) for p in parameters_of(Child, skip=("in_channels",))] == [("channels", int)]
+
+
+def test_a_plain_number_has_one_spelling():
+    def torchs(size: Plain, rate: Plain = 0.5, sides: Plain = ()): ...
+
+    size, rate, sides = parameters_of(torchs)
+    assert [type(value) for value in (size.coerce(8.0), size.coerce(8), rate.coerce(0.5))] == [int, int, float]
+    assert sides.coerce([8.0, [1.5, 2.0]]) == (8, (1.5, 2))
+    assert isinstance(sides.coerce([8.0])[0], int)

@@ -176,6 +176,7 @@ def test_an_argument_that_is_varied_beside_the_module_is_a_named_one():
     [
         ("backbone:\n  - [1, Conv, {channels: 8, kernal: 3}]", "f.yaml:2: backbone[0].kernal", "unknown argument of Conv\nhint: did you mean 'kernel'?"),
         ("backbone:\n  - [1, Cnov, [8, 3]]", "f.yaml:2: backbone[0].module", "no block is named 'Cnov'\nhint: did you mean 'Conv'?"),
+        ("backbone:\n  - [1, nn.Conv2D, [8, 3]]", "f.yaml:2: backbone[0].module", "no block is named 'nn.Conv2D'\nhint: did you mean 'nn.Conv2d'?"),
         ("backbone:\n  - [1, Conv, [8]]", "f.yaml:2: backbone[0]", "Conv needs 'kernel' (a whole number"),
         ("backbone:\n  - [1, Conv, [8, x]]", "f.yaml:2: backbone[0].kernel", "must be a whole number of at least 1 and at most 65536, or two for height and width, not 'x'"),
         ("backbone:\n  - [1, Conv, [8, 3|0]]", "f.yaml:2: backbone[0].kernel", "must be a whole number"),

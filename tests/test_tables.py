@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,21 @@ def test_one_objective_is_scored_by_what_is_reported(tmp_path: Path) -> None:
     scores = Scores(table, Case(("error",), report="ms"))
     assert scores.of([table.row((2, 1, 0)), table.row((0, 0, 0))]) == 0.0  # the widest has the least error, the most ms
     assert scores.of([table.row((0, 0, 0))]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("case", "text"),
+    [
+        (Case(("error", "ms"), {"error": 0.0}), "no network lies below the worst values that count\nhint: --worst"),
+        (Case(("error",), report="same"), "'same' is the same for all networks"),
+    ],
+)
+def test_a_table_in_which_nothing_counts_has_no_score(tmp_path: Path, case: Case, text: str) -> None:
+    table = read_table(own(tmp_path / "toy.npz"))
+    assert table is not None
+    columns = {**table.columns, "same": np.ones(len(table.codes))}
+    with pytest.raises(DataError, match=text):
+        Scores(replace(table, columns=columns), case)
 
 
 def test_a_folder_without_tables(tmp_path: Path) -> None:

@@ -200,6 +200,19 @@ def test_a_group_repeats_its_rows_together():
     assert modules(doubled.candidate({"backbone.1.repeat": 3}).architecture).count("Add") == 6
 
 
+def test_a_multiple_scales_what_stands_in_a_group_that_is_not_repeated():
+    alone, grouped, repeated = (
+        SearchSpace.read(f"input_size: 16\ndepth_multiple: 0.5\nbackbone:\n{rows}{HEAD}").default().architecture
+        for rows in (
+            "  - [4, Conv, [8, 3]]\n",
+            "  - rows: [[4, Conv, [8, 3]]]\n",
+            "  - {rows: [[4, Conv, [8, 3]]], repeat: 4}\n",
+        )
+    )
+    assert alone.key == grouped.key
+    assert [sum(row.repeat for row in a.rows if row.module == "Conv") for a in (alone, repeated)] == [2, 8]
+
+
 def test_an_alternative_may_take_from_elsewhere():
     rows = """\
   - [1, Conv, [8, 3], {name: stem}]

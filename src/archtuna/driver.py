@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from archtuna.coding import coding_of
 from archtuna.crew import REPEATS, SEARCH, Crew, Start, processes, what_to_do
 from archtuna.devices import seated, sharing
-from archtuna.errors import ShapeError, SpecError, StudyError, nearest
+from archtuna.errors import ArchtunaError, ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
 from archtuna.leases import SECONDS, any_may_be_gone, take_back
 from archtuna.loggers import Logger, check_loggers, told
@@ -31,7 +31,7 @@ from archtuna.sampler import make_sampler
 from archtuna.schedule import Schedule, schedule_of
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, DEPLOY, deploy_of, seconds_of, target_of
 from archtuna.siblings import register_folder
-from archtuna.space import SearchSpace
+from archtuna.space import Candidate, SearchSpace
 from archtuna.spec import Spec, measured_among, reference_of, versions
 from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
 from archtuna.study import Study
@@ -50,6 +50,9 @@ SCREENED = 10
 """Networks of a screened pool that a search begins with, instead of as many that are spread over the costs."""
 CHECKED = 20
 """Networks that are looked at before a space is said not to fit the pictures."""
+LOOKED_AT = 32
+"""Random networks whose costs say how large those of a space are."""
+
 ORDERS_PATIENCE = 600.0
 """Seconds that a worker which joins waits for a search that was just begun: scoring the networks of a screen takes minutes."""
 
@@ -493,9 +496,21 @@ def _check_default(space: SearchSpace, classes: int) -> None:
 
 
 def _largest(space: SearchSpace) -> Mapping[str, float]:
+    """Return for each cost the largest that was found.
+
+    The network of most parameters is not that of most activations, so some at random are looked at, too.
+    """
     from archtuna.costs import costs_of
 
-    return costs_of(space.largest().architecture)
+    draws = random.Random(0)
+    found = dict(costs_of(space.largest().architecture))
+    looked_at = LOOKED_AT if space.choices else 0
+    makes: list[Callable[[], Candidate]] = [space.default, *[lambda: space.random(draws)] * looked_at]
+    for make in makes:
+        with contextlib.suppress(ArchtunaError):  # Rows that do not fit each other are refused later, too.
+            for name, cost in costs_of(make().architecture).items():
+                found[name] = max(cost, found.get(name, cost))
+    return found
 
 
 def _check_ray(address: str | None, where: Any, workers: int) -> None:

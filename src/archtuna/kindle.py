@@ -282,7 +282,7 @@ def _yaml_module(
         head = replace(inner, dialect=Kindle(1), scaled=False)
         named += _named_rows(entries["head"].substituted(texts), f"{name}.head", head)
     section = _section(named)
-    return Group(section, repeat, place, taken, scope.scaled)
+    return Group(section, repeat, place, taken, scope.scaled, whole=True)
 
 
 def _arguments(given: list[Value], name: str, scope: _Scope) -> tuple[dict[str, Value], dict[str, Choice]]:

@@ -365,6 +365,8 @@ class _View:
         elif trial.state == TrialState.PRUNED and curve:
             self.stopped.append(candidate)
             self.cut.append(curve)
+        elif trial.state == TrialState.COMPLETE and trial.values is not None and not np.isfinite(trial.values).all():
+            self.failed.append(candidate)  # Optuna takes an infinite value, from which nothing can be learnt but that.
         elif trial.state == TrialState.COMPLETE and trial.values is not None:
             self.curves.append(curve)
             self.candidates.append(candidate)
@@ -437,20 +439,27 @@ class _Belief:
 
     Attributes:
         front: complete networks, and running ones as they are expected to come out, where they count.
+        floor: of each objective the least distance from the ideal that the scale tells apart.
     """
 
     def __init__(self, view: _View) -> None:
         self.view, self.worst, self.ideal = view, view.worst(), view.ideal()
         points = view.points()
         self.front = points[(points < self.worst).all(axis=1)]
+        away = points - self.ideal
+        nearest = np.where(away > 0, away, np.inf).min(axis=0, initial=np.inf)
+        self.floor = np.where(np.isfinite(nearest), nearest / 2, 1e-9)
 
     def predict(self, candidates: Sequence[Candidate]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Return mean and standard deviation of each quality on the model's scale."""
         raise NotImplementedError
 
     def scaled(self, i: int, oriented: np.ndarray) -> np.ndarray:
-        """Return values of a quality on the model's scale, on which halving an error counts the same at every level."""
-        return np.log(np.maximum(oriented - self.ideal[i], 1e-9))
+        """Return values of a quality on the model's scale, on which halving an error counts the same at every level.
+
+        What is perfect counts as half of the least error that was seen: on no scale would it be an outlier more.
+        """
+        return np.log(np.maximum(oriented - self.ideal[i], self.floor[i]))
 
     def take_in(self, pending: Sequence[Candidate]) -> dict[int, np.ndarray]:
         """Take running networks for what is expected of them, so that others are proposed beside them; return that."""

@@ -219,7 +219,7 @@ def _changed(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[
 # --- what changes nothing -------------------------------------------------------------------------
 
 _POOLS = ("max_pool2d_with_indices.default", "avg_pool2d.default")
-_RESIZE = ("_adaptive_avg_pool2d.", "adaptive_avg_pool2d.", "adaptive_max_pool2d.", "upsample_")
+_RESIZE = ("_adaptive_avg_pool2d.", "adaptive_avg_pool2d.", "adaptive_max_pool2d.")
 
 
 def _changes_nothing(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> bool:
@@ -232,7 +232,16 @@ def _changes_nothing(name: str, args: Sequence[Any], results: Sequence[Tensor]) 
         return all(args[0].shape[axis] == 1 for axis in args[1])
     if name == "constant_pad_nd.default":
         return not any(args[1])
+    if name.startswith("upsample_"):  # Torch takes steps of the scale that it was given, also where the size stays.
+        return all(scale == 1.0 for scale in _numbers(args[2:]))
     return name.startswith(_RESIZE)
+
+
+def _numbers(value: Any) -> list[float]:
+    """Return the numbers in nested arguments; what is left out and truth values are none."""
+    if isinstance(value, list | tuple):
+        return [number for item in value for number in _numbers(item)]
+    return [float(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _settled(name: str, args: Sequence[Any], results: Sequence[Tensor]) -> Sequence[Any]:

@@ -46,7 +46,7 @@ CHANGES = 10
 known networks nearly always, and each draw costs as much as the first."""
 
 LOCAL_DRAWS = 300
-ORDERED_DRAWS = 3_000
+ORDERED_DRAWS = 20_000
 RECORDED = 3
 
 FACTS = ("params", "macs")
@@ -204,6 +204,7 @@ class Proposer:
         self.random = random.Random(self.seed)
         self._uniform = optuna.samplers.RandomSampler(seed=self.seed)
         self._in_order: Iterator[Draw] | None = None
+        self._is_through = False
         self._values = {choice.name: choice.values() for choice in self.space.choices}
 
     def propose(self) -> Proposal:
@@ -386,6 +387,7 @@ class Proposer:
             while path and path[-1][1] + 1 == len(path[-1][0]):
                 path.pop()
             if not path:
+                self._is_through = True
                 return
             path[-1] = (path[-1][0], path[-1][1] + 1)
 
@@ -456,7 +458,9 @@ class Proposer:
 
     def _nothing_left(self) -> Exception:
         if self.ledger.tried or not self._refused:
-            return Exhausted("the space holds no network that was not tried")
+            if self._is_through or not self._refused:
+                return Exhausted("the space holds no network that was not tried")
+            return Exhausted(f"none of the last {ORDERED_DRAWS:,} networks keeps the limits and was not tried")
         words = _refused_words(self._refused.values(), self.limits)
         return StudyError(words, hint="raise the limit, or offer smaller choices")
 

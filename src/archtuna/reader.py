@@ -290,7 +290,7 @@ def _known_module(place: Value, value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be the name of a block, not {value!r}")
     if value not in BLOCKS:
-        hint = nearest(value, BLOCKS) or "`archtuna blocks` lists them; --import MODULE adds those of a module of yours"
+        hint = BLOCKS.hint_for(value) or "`archtuna blocks` lists them; --import MODULE adds those of a module of yours"
         raise place.error(f"no block is named {brief(value)}", hint=hint)
     return value
 

@@ -43,6 +43,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         self._group = group
         self._entries: dict[str, Entry] = {}
         self._families: dict[str, Callable[[str], Entry | None]] = {}
+        self._members: dict[str, Callable[[], Iterable[str]]] = {}
 
     def add(self, name: str, entry: Entry) -> None:
         """Register ``entry`` as ``name``.
@@ -56,9 +57,19 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             raise ValueError(f"a {self.kind} named '{name}' exists already ({_origin(known)})")
         self._entries[name] = entry
 
-    def add_family(self, prefix: str, make: Callable[[str], Entry | None]) -> None:
-        """Let ``make`` describe every name that begins with ``prefix``; it returns None for one that it does not know."""
-        self._families[prefix] = make
+    def add_family(
+        self, prefix: str, make: Callable[[str], Entry | None], members: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """Let ``make`` describe every name that begins with ``prefix``; it returns None for one that it does not know.
+
+        ``members`` lists the names that it knows, for hints.
+        """
+        self._families[prefix], self._members[prefix] = make, members
+
+    def hint_for(self, name: str) -> str | None:
+        """Return what was perhaps meant by a name that is not known: one of its family, where it has one."""
+        members = next((made for prefix, made in self._members.items() if name.startswith(prefix)), None)
+        return nearest(name, self if members is None else members())
 
     def __getitem__(self, name: str) -> Entry:
         entry = self._entries.get(name) or self._made(name)
@@ -66,7 +77,7 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
             self._discover()
             entry = self._entries.get(name)
         if entry is None:
-            hint = nearest(name, self) or f"known: {', '.join(sorted(self))}"
+            hint = self.hint_for(name) or f"known: {', '.join(sorted(self))}"
             raise UnknownNameError(f"no {self.kind} is named '{name}'", hint=hint)
         return entry
 

@@ -162,9 +162,11 @@ def hopeful(now: np.ndarray, at_rung: np.ndarray, finals: np.ndarray) -> np.ndar
         at_rung: the same of the trials that were trained in full, trials × values.
         finals: what those ended with, trials × qualities.
     """
+    # From one of them on, so that what is the same for all is 0 and not what a mean's rounding makes of it.
+    now, at_rung = now - at_rung[0], at_rung - at_rung[0]
     n, mean, scale = len(finals), at_rung.mean(axis=0), np.maximum(at_rung.std(axis=0), 1e-9)
     left, sizes, right = np.linalg.svd((at_rung - mean) / scale, full_matrices=False)
-    told = sizes > 1e-6 * sizes.max()  # What is the same for all, or follows from the rest, tells nothing.
+    told = sizes > 1e-6 * max(1.0, sizes.max())  # What is the same for all, or follows from the rest, tells nothing.
     left, right, ahead = left[:, told], right[told], (now - mean) / scale
     place, slopes, free = right @ ahead / sizes[told], left.T @ finals, n - 1 - len(right)
     if np.abs(ahead - right.T @ (right @ ahead)).max() > 1e-3:

@@ -260,6 +260,8 @@ def _to_plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         items = [_to_plain(item) for item in value]
         return tuple(items) if len(items) <= MAX_LIST else None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # One spelling, of which Python and torch think alike.
     # nan is no value of a network, and no two of them are equal.
     return value if isinstance(value, int | str) or (isinstance(value, float) and math.isfinite(value)) else None
 

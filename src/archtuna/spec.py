@@ -180,11 +180,11 @@ def reference_of(
 ) -> dict[str, tuple[float, float]]:
     """Return for each objective the ideal and the worst value that still counts for the hypervolume.
 
-    Loss counts up to that of guessing, ``ln(classes)``; a cost up to its limit, else up to that of the largest network. A cost
-    that has neither, because it is not measured yet, is left out.
+    Loss counts up to that of guessing, ``ln(classes)``; a cost up to its limit, else up to a tenth more than the largest that
+    is known, so that a network of that cost counts, too. A cost that has neither, because it is not measured yet, is left out.
     """
     bounds = {limit.name: limit.bound for limit in limits}
-    worst = {**largest, **bounds, "loss": math.log(max(classes, 2))}
+    worst = {**{name: 1.1 * cost for name, cost in largest.items()}, **bounds, "loss": math.log(max(classes, 2))}
     found = {o.name: (o.best or 0.0, worst.get(o.name) if o.worst is None else o.worst) for o in objectives}
     return {name: (best, float(last)) for name, (best, last) in found.items() if last is not None}
 

@@ -126,6 +126,9 @@ class Scores:
 
     The score is the share of the hypervolume of the table's own front; with a reported column it is where the reported value
     of the best network lies between the column's worst and its best.
+
+    Raises:
+        DataError: nothing in the table counts, or the reported column says nothing.
     """
 
     def __init__(self, table: Table, case: Case) -> None:
@@ -133,6 +136,12 @@ class Scores:
         self.reported = None if case.report is None else table.column(case.report)
         front = self.points[nondominated(self.points)]
         self.whole = self._volume(front)
+        if not self.whole > 0:
+            raise DataError(
+                f"{table.name}: no network lies below the worst values that count", hint="--worst COLUMN=VALUE"
+            )
+        if self.reported is not None and not np.ptp(self.reported) > 0:
+            raise DataError(f"{table.name}: '{case.report}' is the same for all networks", hint="report another column")
 
     def _volume(self, points: np.ndarray) -> float:
         return hypervolume(points, np.zeros(len(self.reference)), self.reference)

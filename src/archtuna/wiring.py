@@ -169,6 +169,7 @@ class Group:
         taken: what it takes in; nothing for the row before.
         place: where it stands.
         scaled: whether the file's multiples apply to it.
+        whole: whether the depth multiple applies to its own repeat alone, and never to the repeats inside.
     """
 
     section: Section
@@ -176,6 +177,7 @@ class Group:
     place: Value
     taken: tuple[Source, ...] = ()
     scaled: bool = True
+    whole: bool = False
 
     def sources(self, pick: Pick) -> tuple[Source, ...]:
         return self.taken
@@ -192,14 +194,13 @@ class Group:
         repeat = REPEAT.coerce(self.repeat.get(pick))
         depth = multiples.depth if self.scaled else 1.0
         copies = 0 if repeat == 0 and self.repeat.choice else scaled_depth(max(repeat, 1), depth)
+        # Where the multiple has scaled the repeat of the whole, a second time would be twice.
+        inside = multiples if not self.whole and repeat <= 1 else Multiples(1.0, multiples.width)
         end = inputs[0]
         for n in range(copies):
             if n and builder.problem is not None:
                 break  # Every choice in it was asked once, and there is no network to build.
-            # The multiple has scaled the repeat of the whole; a second time would be twice.
-            end = self.section.emit(
-                pick, Multiples(1.0, multiples.width), builder, end, label if n == copies - 1 else None
-            )
+            end = self.section.emit(pick, inside, builder, end, label if n == copies - 1 else None)
         return end
 
     def plain(self) -> Iterator[RowTemplate]:

@@ -236,7 +236,8 @@ class Worker:
         """Do one trial; return why the loop ends, or None to go on."""
         try:
             begun = self._insist(self._begin, "begin a trial")
-        except Exhausted:
+        except Exhausted as error:
+            log.info("%s", error)
             return "exhausted"
         if begun is None:
             return None

@@ -60,4 +60,8 @@ def _tupled(value: object) -> object:
     return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
 
 
-BLOCKS.add_family(PREFIX, describe)
+def _names() -> list[str]:
+    return [f"{PREFIX}{name}" for name in dir(nn) if describe(f"{PREFIX}{name}") is not None]
+
+
+BLOCKS.add_family(PREFIX, describe, _names)
