@@ -93,9 +93,10 @@ def test_versions_warn_or_refuse() -> None:
 
 def test_the_reference_of_the_hypervolume() -> None:
     objectives = objectives_of(("loss", "f1", "accuracy", "params", "macs"))
-    found = reference_of(objectives, 6, [limit_of("params <= 500k")], {"params": 1e6, "macs": 2.2e6, "size_mb": 4.0})
+    found = reference_of(objectives, 6, [limit_of("params <= 500k")], {"params": 1e6, "macs": 2e6, "size_mb": 4.0})
     assert found == {
-        "loss": (0.0, math.log(6)), "f1": (1.0, 0.0), "accuracy": (1.0, 0.0), "params": (0.0, 5e5), "macs": (0.0, 2e6),
+        "loss": (0.0, math.log(6)), "f1": (1.0, 0.0), "accuracy": (1.0, 0.0), "params": (0.0, 5e5),
+        "macs": (0.0, pytest.approx(2.2e6)),
     }  # fmt: skip
 
 
