@@ -108,13 +108,15 @@ def test_a_run_is_claimed_once_and_recorded(study: optuna.Study) -> None:
     assert trial.values == [0.5, 100.0], "a dashboard shows what a run gave"
 
 
-def test_claims_of_the_dead_and_of_ones_own_past_end(study: optuna.Study) -> None:
+def test_claims_of_the_dead_and_of_ones_own_past_end(study: optuna.Study, monkeypatch: pytest.MonkeyPatch) -> None:
     repeats, wanted = Repeats(study), Wanted(7, 1, "c")
     repeats.claim(wanted, YOU, 60.0)
     repeats.claim(Wanted(7, 2, "c"), ME, 60.0)
-    assert repeats.clear(lambda worker: False, {"host": "another"}) == []
+    monkeypatch.setattr("archtuna.repeats.is_dead", lambda worker: False)
+    repeats.end_those_of_the_dead({"host": "another"})
     assert repeats.claim(wanted, ME, 60.0) is None
-    assert [one.wanted for one in repeats.clear(lambda worker: worker == {**YOU, "take": 1}, ME)] == [wanted]
+    monkeypatch.setattr("archtuna.repeats.is_dead", lambda worker: worker == {**YOU, "take": 1})
+    repeats.end_those_of_the_dead(ME)
     assert deaths(repeats.runs(), wanted) == 1
     assert deaths(repeats.runs(), Wanted(7, 2, "c")) == 0
     assert repeats.claim(wanted, ME, 60.0) is not None

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from archtuna.coding import coding_of
 from archtuna.crew import REPEATS, SEARCH, Crew, Start, processes, what_to_do
-from archtuna.devices import seated, sharing
 from archtuna.errors import ArchtunaError, ShapeError, SpecError, StudyError, nearest
 from archtuna.interrupts import Stop
 from archtuna.leases import SECONDS, any_may_be_gone, take_back
@@ -35,7 +34,7 @@ from archtuna.space import Candidate, SearchSpace
 from archtuna.spec import Spec, measured_among, reference_of, versions
 from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
 from archtuna.study import Study
-from archtuna.worker import Event, OnEvent, Worker, evaluator_for
+from archtuna.worker import Event, OnEvent, Worker, stationed
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -178,7 +177,7 @@ def search(
             emit(_end_event(study, "created"))
             return study
         with _starting(ray, orders, where) as start:
-            reason = _work(study, orders, sampler, evaluator, start, where, plan.space, plan.data, plan.split, emit)
+            reason = _work(study, orders, sampler, evaluator, start, where, plan.data, emit)
             again = _first(repeats, settings.get("repeats"))
             if again and reason != "interrupted" and study.front():
                 untimed = replace(orders, deadline=None)  # The time is that of the search alone.
@@ -240,7 +239,7 @@ def join(
         orders = here.joined(shared, clock_of(study.optuna._storage), time.time())
         _emit_start(emit, study, orders, space, pictures, split, take_back(study.optuna), joined=True)
         with _starting(None, orders, where) as start:
-            reason = _work(study, orders, shared.get("sampler"), evaluator, start, where, space, pictures, split, emit)
+            reason = _work(study, orders, shared.get("sampler"), evaluator, start, where, pictures, emit)
         emit(_end_event(study, reason))
     return study
 
@@ -265,21 +264,17 @@ def _work(
     evaluator: Any,
     start: Start | None,
     where: Any,
-    space: SearchSpace,
     data: Data,
-    split: Split,
     emit: OnEvent,
 ) -> str:
     """Start workers, or be the only one; return why the work ended."""
     if start is not None:
-        work = what_to_do(study, space, data.source, evaluator, sampler)
+        work = what_to_do(study, study.space(), data.source, evaluator, sampler)
         reason = Crew(study, orders, start, SEARCH, emit, work, url_of(where)).run()
     else:
         stop = Stop()
-        with stop.on_signals(), sharing() as share, seated(orders.device, orders.index, orders.per_gpu) as device:
-            orders = replace(orders, device=device)
-            made = evaluator_for(study, data, split, orders, evaluator)
-            reason = Worker(study, made, orders, emit, stop, sampler, share).run()
+        with stop.on_signals(), stationed(study, data, orders, evaluator) as (made, prepare):
+            reason = Worker(study, made, orders, emit, stop, sampler, prepare).run()
     study.sweep(orders.near)
     return reason
 
@@ -319,6 +314,7 @@ def repeat(
     data: Any = None,
     storage: str | BaseStorage | None = None,
     device: str | None = None,
+    per_gpu: int = 1,
     evaluator: Any = None,
     on_event: OnEvent | None = None,
     loggers: Sequence[str | Logger] = (),
@@ -337,7 +333,8 @@ def repeat(
         workers: processes on this machine.
         data: where the pictures are, should they have moved.
         storage: where the study is when the folder does not say it.
-        device: where to train.
+        device: where to train; by default each worker takes a graphics card of its own, where there are any.
+        per_gpu: workers that may share a graphics card, each with its part of the memory.
         evaluator: what stood in for training in the search.
         on_event: told of each event, as a plain dictionary.
         loggers: as for ``search``.
@@ -353,7 +350,7 @@ def repeat(
     with storage_errors_named(url_of(where)), told(loggers, on_event, study.folder) as emit:
         again = Again(seeds, None if numbers is None else tuple(numbers))
         check_again(study, again)
-        orders = Orders(workers=workers, near=study.near, device=device)
+        orders = Orders(workers=workers, near=study.near, device=device, per_gpu=per_gpu)
         with _starting(None, orders, where) as start:
             emit(_end_event(study, _repeat(study, again, study.data(data), evaluator, orders, start, where, emit)))
     return study

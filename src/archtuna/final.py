@@ -80,7 +80,7 @@ def train_in_full(
     from archtuna.space import Candidate
 
     trial = study.candidate(number)
-    recipe = Recipe(**trial.recipe) if trial.recipe else study.space().candidate(trial.decisions).recipe
+    recipe = Recipe(**trial.recipe)
     pictures = study.data(data)
     split = study.split(pictures)
     _require(split.test, "test", pictures.source)

@@ -156,8 +156,8 @@ def measure(
         sleep: waits between two attempts.
 
     Raises:
-        ModelRefused: the model does not run, or there is no such provider.
-        LatencyError: the machine stayed away or too busy.
+        ModelRefused: the model does not run.
+        LatencyError: the machine stayed away or too busy, or has no such provider.
         MissingExtraError: the runtime is not installed.
     """
     chosen = runtime_of(runtime)

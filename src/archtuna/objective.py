@@ -200,8 +200,8 @@ def values_of(objectives: Sequence[Objective], known: Mapping[str, float]) -> li
 
 
 def oriented(values: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
-    """Return values as a matrix (points × objectives) in which smaller is always better."""
-    matrix = np.asarray(values, dtype=float).reshape(-1, len(objectives))
+    """Return values as a matrix (points × objectives) in which smaller is always better; there may be no objectives."""
+    matrix = np.asarray(values, dtype=float).reshape(len(values), len(objectives))
     return matrix * np.array([o.sign for o in objectives])
 
 

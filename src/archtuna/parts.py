@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from archtuna.architecture import Architecture
-from archtuna.model import Shape, UnitFacts, for_inference, make_unit, survey
+from archtuna.model import Shape, UnitFacts, for_inference, make_unit, sample, survey
 from archtuna.predictor import Part
 from archtuna.registry import BLOCKS
 
@@ -38,8 +39,7 @@ def parts_of(architecture: Architecture) -> tuple[Part, ...]:
     Raises:
         ShapeError: rows do not fit each other.
     """
-    found = zip(architecture.units(), survey(architecture), strict=True)
-    return tuple(part for (_, row), (_, facts) in found for part in _parts_of_unit(row.module, row.items, facts))
+    return tuple(chain.from_iterable(parts_of_units(architecture)))
 
 
 def parts_of_units(architecture: Architecture) -> list[tuple[Part, ...]]:
@@ -49,11 +49,7 @@ def parts_of_units(architecture: Architecture) -> list[tuple[Part, ...]]:
         ShapeError: rows do not fit each other.
     """
     found = zip(architecture.units(), survey(architecture), strict=True)
-    return [_parts_of_unit(row.module, row.items, facts) for (_, row), (_, facts) in found]
-
-
-def _parts_of_unit(module: str, arguments: tuple[tuple[str, Any], ...], facts: UnitFacts) -> tuple[Part, ...]:
-    return _traced(module, BLOCKS[module].target, arguments, facts)
+    return [_traced(row.module, BLOCKS[row.module].target, row.items, facts) for (_, row), (_, facts) in found]
 
 
 @lru_cache(maxsize=65_536)
@@ -62,18 +58,12 @@ def _traced(module: str, target: object, arguments: tuple[tuple[str, Any], ...],
     try:
         unit = for_inference(make_unit(module, dict(arguments), facts.inputs, device="meta").eval())
         with torch.no_grad(), _Trace(unit) as trace:
-            unit(*map(_sample, facts.inputs))
+            unit(*(sample(shape, "meta") for shape in facts.inputs))
     except Exception:
         # Somebody else's code may need values; the survey of it did not fail, so its facts are known.
         numbers = (facts.macs, facts.params, sum(map(_size, facts.inputs)), _size(facts.output))
         return (Part(f"{module} {dict(arguments)} {facts.inputs}", module, tuple(map(float, numbers))),)
     return tuple(trace.parts)
-
-
-def _sample(shape: Shape) -> Any:
-    if shape and isinstance(shape[0], tuple):
-        return [_sample(part) for part in shape]
-    return torch.empty((1, *shape), device="meta")
 
 
 def _size(shape: Shape) -> int:

@@ -1,4 +1,4 @@
-"""Named things that users can add to: blocks, metrics, costs.
+"""Named things that users can add to: blocks, export formats, precisions.
 
 A registry maps a name to a described record. Describing a block needs no torch; only its target does.
 """

@@ -10,18 +10,17 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from archtuna.artifacts import Points, run_name
-from archtuna.devices import seated
 from archtuna.errors import ArchtunaError, MetricError, ShapeError, StudyError, TrialError
 from archtuna.evaluate import Evaluator, Progress
 from archtuna.files import Unreachable
 from archtuna.interrupts import Interrupted, Stop
-from archtuna.leases import DEATHS, RENEWALS, SECONDS, Lease, LeaseLost, Pulse, is_dead, may_be_gone, this_worker
+from archtuna.leases import DEATHS, RENEWALS, SECONDS, Lease, LeaseLost, Pulse, may_be_gone, this_worker
 from archtuna.ledger import recorded
 from archtuna.objective import Objective, nondominated, oriented, values_of
 from archtuna.orders import Orders
@@ -32,7 +31,7 @@ from archtuna.serving import opened, serve
 from archtuna.space import Candidate
 from archtuna.storage import Attr, storage_errors_named, with_retries
 from archtuna.study import Study, Trial
-from archtuna.worker import Event, OnEvent, epochs_of, evaluator_for, once_files_allow, told_of
+from archtuna.worker import Event, OnEvent, epochs_of, once_files_allow, stationed, told_of
 
 if TYPE_CHECKING:
     from archtuna.data import Data
@@ -139,6 +138,7 @@ class Repeater:
         stop: whether a stop was asked for.
         lease: seconds after which the run of a worker that gives no sign of life is taken from it.
         linger: whether to stay until the last run of any worker has ended, to go on with it should that worker die.
+        prepare: called before each training.
     """
 
     study: Study
@@ -148,6 +148,7 @@ class Repeater:
     stop: Stop
     lease: float = SECONDS
     linger: bool = False
+    prepare: Callable[[], None] = lambda: None
     _front: list[int] = field(default_factory=list, init=False)
     _held: list[Run] = field(default_factory=list, init=False)
     _lingers: bool = field(default=False, init=False)
@@ -179,7 +180,7 @@ class Repeater:
     def _take(self) -> _Task | None:
         """Claim a run that is free; None where none is left."""
         while True:
-            self.repeats.clear(is_dead, self.me)
+            self.repeats.end_those_of_the_dead(self.me)
             free = self._free()
             for trial, wanted in free:
                 lease = self.repeats.claim(wanted, self.me, self.lease)
@@ -220,6 +221,7 @@ class Repeater:
     def _repeat(self, task: _Task) -> None:
         try:
             self._check_deaths(task.wanted)
+            self.prepare()
             progress = self._train(task)
             self._keep_weights(task, progress)
         except Interrupted:
@@ -253,7 +255,7 @@ class Repeater:
     def _train(self, task: _Task) -> Progress:
         """Train to the end, or raise Interrupted."""
         trial, seed = task.trial, task.wanted.seed
-        recipe = Recipe(**trial.recipe) if trial.recipe else self.study.space().candidate(trial.decisions).recipe
+        recipe = Recipe(**trial.recipe)
         candidate = Candidate(trial.architecture, recipe.replace(seed=seed), trial.decisions)
         self.emit({"event": "repeat", **task.named, "costs": dict(trial.costs), "epochs": recipe.epochs})
         last_point = partial(self.study.artifacts.last_point, task.name)
@@ -379,9 +381,8 @@ def train_again(
     emit(_start_event(study, again, orders))
     if crew is None:
         stop = Stop()
-        with stop.on_signals(), seated(orders.device) as device:
-            made = evaluator_for(study, data, study.split(data), replace(orders, device=device), evaluator)
-            reason = Repeater(study, made, again, emit, stop, orders.lease, orders.linger).run()
+        with stop.on_signals(), stationed(study, data, orders, evaluator) as (made, prepare):
+            reason = Repeater(study, made, again, emit, stop, orders.lease, orders.linger, prepare).run()
     else:
         reason = crew({"again": asdict(again), "data": data.source})
     study.sweep(orders.near)
@@ -409,9 +410,9 @@ def _start_event(study: Study, again: Again, orders: Orders) -> Event:
 
 def work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
     """Be a worker of the repeats."""
-    with opened(told) as (study, evaluator, orders):
+    with opened(told) as (study, evaluator, orders, prepare):
         again = Again(**told["again"])
-        return Repeater(study, evaluator, again, emit, stop, orders.lease, orders.linger).run()
+        return Repeater(study, evaluator, again, emit, stop, orders.lease, orders.linger, prepare).run()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
-from archtuna.leases import Lease, held_by
+from archtuna.leases import Lease, held_by, is_dead
 from archtuna.ledger import result_of
 from archtuna.storage import Attr
 
@@ -209,18 +209,13 @@ class Repeats:
         self.end(trial.number, died=True)
         return "over"
 
-    def clear(self, is_gone: Callable[[Mapping[str, Any] | None], bool], worker: Mapping[str, Any]) -> list[Run]:
-        """End the claims of the dead, and those of this worker, which works on none; return those of the dead."""
-        running = [run for run in self.runs() if run.state == "running"]
-        dead = [run for run in running if is_gone(run.worker)]
-        for run in dead:
-            self.end(run.claim, died=True)
-        for run in running:
-            if (
-                run.worker is not None and worker.items() <= run.worker.items()
-            ):  # Made in a moment in which the storage went away.
+    def end_those_of_the_dead(self, me: Mapping[str, Any]) -> None:
+        """End the claims of the dead, and those of this worker, which works on none: the storage went away as it made them."""
+        for run in self.runs():
+            if run.state == "running" and is_dead(run.worker):
+                self.end(run.claim, died=True)
+            elif run.state == "running" and run.worker is not None and me.items() <= run.worker.items():
                 self.end(run.claim)
-        return dead
 
     def end(self, claim: int, *, died: bool = False) -> None:
         """End a claim without a result; the run is free again."""

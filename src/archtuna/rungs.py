@@ -15,7 +15,7 @@ from archtuna.evaluate import Progress
 from archtuna.known_costs import Curve
 from archtuna.leases import Lease
 from archtuna.ledger import recorded
-from archtuna.objective import Objective
+from archtuna.objective import Objective, oriented
 from archtuna.schedule import Decision, Peers, Report
 from archtuna.storage import STOPPED_CONSTRAINT, Attr
 
@@ -48,8 +48,8 @@ class RungTable:
 
     def report(self, epoch: int, best: Mapping[str, float], costs: Mapping[str, float], lr: float) -> Report:
         """Return what a trial came to at a rung."""
-        values = _oriented([[best[name] for name in self.names]], self.qualities)[0]
-        known = _oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
+        values = oriented([[best[name] for name in self.names]], self.qualities)[0]
+        known = oriented([[costs[o.name] for o in self.costs]], self.costs)[0]
         return Report(epoch, values, np.array([math.log(lr)]), known, self.qualities)
 
     def peers(self, trials: Iterable[FrozenTrial], epochs: int, level: int, besides: int) -> Peers:
@@ -80,10 +80,10 @@ class RungTable:
         there = [(trial, attrs) for trial, attrs in there if attrs[Attr.RECIPE]["epochs"] == epochs]
         at = [attrs[Attr.RUNGS][sorted(attrs[Attr.RUNGS], key=int)[level]] for _, attrs in there]
         return Peers(
-            values=_oriented([[one[name] for name in self.names] for one in at], self.qualities),
+            values=oriented([[one[name] for name in self.names] for one in at], self.qualities),
             hints=np.log([[attrs[Attr.RECIPE]["lr"]] for _, attrs in there]).reshape(len(there), 1),
-            costs=_oriented([[attrs[Attr.COSTS][o.name] for o in self.costs] for _, attrs in there], self.costs),
-            finals=_oriented([self._final(trial) for trial, _ in there], self.qualities),
+            costs=oriented([[attrs[Attr.COSTS][o.name] for o in self.costs] for _, attrs in there], self.costs),
+            finals=oriented([self._final(trial) for trial, _ in there], self.qualities),
         )
 
     def _final(self, trial: FrozenTrial) -> list[float]:
@@ -98,11 +98,6 @@ def _levels(trial: FrozenTrial) -> int:
 
 def _joined(a: Peers, b: Peers) -> Peers:
     return Peers(*(np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in fields(Peers)))
-
-
-def _oriented(rows: Sequence[Sequence[float]], objectives: Sequence[Objective]) -> np.ndarray:
-    """Return rows × objectives, smaller is better; there may be no objectives."""
-    return np.array(rows, dtype=float).reshape(len(rows), len(objectives)) * np.array([o.sign for o in objectives])
 
 
 def curve_of(objectives: Sequence[Objective], trial: FrozenTrial) -> Curve:

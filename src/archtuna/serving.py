@@ -18,10 +18,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
-from archtuna.devices import seated
 from archtuna.errors import ArchtunaError, DataError
 from archtuna.evaluate import Evaluator
 from archtuna.interrupts import Interrupted, Stop
@@ -29,7 +27,7 @@ from archtuna.orders import Orders
 from archtuna.registry import import_modules
 from archtuna.storage import Attr, clock_of, default_url, storage_errors_named
 from archtuna.study import Study
-from archtuna.worker import Event, OnEvent, Worker, evaluator_for
+from archtuna.worker import Event, OnEvent, Worker, stationed
 
 log = logging.getLogger("archtuna")
 
@@ -93,8 +91,8 @@ def _end_with_parent(grace: float = 20.0) -> None:
 
 
 @contextlib.contextmanager
-def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]:
-    """Open what a worker was told to work on, with its pictures, and take a device.
+def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders, Callable[[], None]]]:
+    """Open what a worker was told to work on, with its pictures, and take a share of the machine; see ``stationed``.
 
     Told of a storage, it need not have the run's folder, nor a clock that goes like that of the process which tells it.
     """
@@ -112,18 +110,17 @@ def opened(told: Mapping[str, Any]) -> Iterator[tuple[Study, Evaluator, Orders]]
         if url is not None:
             shared = study.optuna.user_attrs.get(Attr.ORDERS, {})
             orders = orders.joined(shared, clock_of(study.optuna._storage), time.time())
-        with seated(orders.device, orders.index, orders.per_gpu) as device:
-            orders = replace(orders, device=device)
-            yield study, evaluator_for(study, data, study.split(data), orders, told["evaluator"]), orders
+        with stationed(study, data, orders, told["evaluator"]) as (evaluator, prepare):
+            yield study, evaluator, orders, prepare
 
 
 def work(told: Mapping[str, Any], emit: OnEvent, stop: Stop) -> str:
     """Be a worker of a search."""
-    with opened(told) as (study, evaluator, orders):
+    with opened(told) as (study, evaluator, orders, prepare):
         sampler = told["sampler"]
         if isinstance(sampler, dict):
             sampler = pickle.loads(base64.b64decode(sampler["pickle"]))
-        return Worker(study, evaluator, orders, emit, stop, sampler).run()
+        return Worker(study, evaluator, orders, emit, stop, sampler, prepare).run()
 
 
 if __name__ == "__main__":

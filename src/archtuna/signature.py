@@ -99,7 +99,7 @@ class Parameter:
         if value is None:
             if self.optional:
                 return None
-            raise ValueError(f"must be {self.expected}, not null")
+            raise Misfit(f"must be {self.expected}, not null")
         if self.many:
             return tuple(self._coerce_one(one) for one in self._items(value))
         if self.pair and isinstance(value, list | tuple) and len(value) in (1, 2):
@@ -124,7 +124,7 @@ class Parameter:
             value = [_number(part) for part in value.split("+")]
         items = list(value) if isinstance(value, list | tuple) else [value]
         if not 0 < len(items) <= MAX_LIST:
-            raise ValueError(f"must be {self.expected}, not {len(items)} values")
+            raise Misfit(f"must be {self.expected}, not {len(items)} values")
         return items
 
     def _coerce_option(self, value: object) -> Any:

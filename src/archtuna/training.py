@@ -612,16 +612,11 @@ class _OwnRandomness:
 
     @contextmanager
     def in_force(self) -> Iterator[None]:
-        with self._kept():
+        outside = self._read()
+        try:
             self._write(self.states)
             yield
             self.states = self._read()
-
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        outside = self._read()
-        try:
-            yield
         finally:
             self._write(outside)
 

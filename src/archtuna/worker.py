@@ -11,7 +11,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from archtuna.artifacts import Points
+from archtuna.devices import seated, sharing
 from archtuna.errors import (
     ArchtunaError,
     CheckpointError,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
     from archtuna.architecture import Architecture
-    from archtuna.data import Data, Split
+    from archtuna.data import Data
     from archtuna.space import Candidate
 
 log = logging.getLogger("archtuna")
@@ -665,17 +666,31 @@ def sampler_for(proposer: Proposer, study: Study, given: str | BaseSampler | Non
     return sampler
 
 
-def evaluator_for(study: Study, data: Data, split: Split, orders: Orders, given: Any) -> Evaluator:
+@contextmanager
+def stationed(study: Study, data: Data, orders: Orders, given: Any) -> Iterator[tuple[Evaluator, Callable[[], None]]]:
+    """Take this worker's share of the machine; give what evaluates there, and what is called before each evaluation.
+
+    Args:
+        study: whose networks are evaluated.
+        data: its pictures.
+        orders: which worker this is, and where it is to train.
+        given: what stands in for training, or None.
+    """
+    with sharing() as prepare, seated(orders.device, orders.index, orders.per_gpu) as device:
+        yield _evaluator_for(study, data, device, given), prepare
+
+
+def _evaluator_for(study: Study, data: Data, device: str | None, given: Any) -> Evaluator:
     if given is not None:
         return evaluator_of(given, study.objectives, len(data.classes))
     return TrainEvaluator(
         data,
-        split,
+        study.split(data),
         objectives=study.objectives,
         fraction=study.spec.fraction,
         fit=study.spec.data["fit"],
         via=study.space().largest_input_size(),
         seed=study.spec.seed or 0,
-        device=orders.device,
+        device=device,
         deploy=study.spec.deployment,
     )

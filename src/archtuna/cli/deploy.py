@@ -1,4 +1,4 @@
-"""Commands that bring a network to where it serves: export, latency."""
+"""Commands that bring a network to where it serves: export, latency, card."""
 
 from __future__ import annotations
 

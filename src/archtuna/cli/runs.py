@@ -108,7 +108,7 @@ def pick(verbs: Any) -> None:
         help="choose the smallest that is as good as the best, within one standard error, instead",
     )  # fmt: skip
     parser.add_argument(
-        "--smallest", metavar="params", help="the cost by which a network is small (the first objective)"
+        "--smallest", metavar="params", help="the cost by which a network is small (the first among the objectives)"
     )
     for bound, sign in (("max", "at most"), ("min", "at least")):
         example = "params=300k" if bound == "max" else "f1=.9"

@@ -354,7 +354,7 @@ def repeat(verbs: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs that each network is to have (3)")
     parser.add_argument("--numbers", type=numbers, metavar="3,7", help="trials to train again instead of the front")
-    flag(parser, "workers", "quiet", "run", "data", "device", "storage", "log", "json")
+    flag(parser, "workers", "quiet", "run", "data", "device", "per-gpu", "storage", "log", "json")
 
 
 def _run_repeat(arguments: argparse.Namespace) -> int:
@@ -372,6 +372,7 @@ def _run_repeat(arguments: argparse.Namespace) -> int:
             data=arguments.data,
             storage=arguments.storage,
             device=arguments.device,
+            per_gpu=arguments.per_gpu,
             on_event=show.take,
             loggers=arguments.log,
         )
