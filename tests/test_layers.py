@@ -1,6 +1,7 @@
 """The house's order: a module imports only from rows below its own."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,32 +11,18 @@ import pytest
 import archtuna
 
 SOURCE = Path(archtuna.__file__).parent
+DESIGN = Path(__file__).parent.parent / "docs" / "design.md"
 
-# Highest first, as docs/design.md draws them; modules of one row may import each other where no circle arises.
-ROWS = [
-    ("cli", "__main__"),
-    (
-        *("card", "dashboard", "display", "live", "page", "panels", "report", "schema", "starter", "status", "terminal"),
-        "beginning",
-    ),
-    (
-        *("bench", "final", "proving", "predict", "driver", "crew", "on_ray", "repeater", "serving", "worker", "orders", "interrupts", "rungs", "study"),
-        *("repeats", "spec", "runs", "artifacts", "siblings", "proposer", "sampler", "known_costs", "draft", "coding"),
-        *("measuring", "forecast", "loggers", "overlay"),
-        *("growth", "leases", "ledger", "claims", "storage", "rdb"),
-    ),
-    ("evaluate", "gauge"),
-    ("training", "resume", "checkpoint", "exports", "latency", "profiles", "block_table", "answers", "quantize", "sensitivity", "calibration", "runtimes"),
-    ("costs", "memory", "intervals", "parts", "metrics", "data", "screen", "devices", "full_speed", "remote"),
-    (
-        *("space", "modelfile", "kindle", "reader", "wiring", "rows", "ways", "choice", "dialect"),
-        *("equality", "operations", "buffers", "model"),
-    ),
-    ("blocks",),
-    ("architecture", "recipe", "objective", "own_metrics", "selection", "schedule", "settings", "improvement", "surrogate", "predictor", "guess", "tables"),
-    ("registry", "signature", "document", "files", "errors", "agent", "targets"),
-]  # fmt: skip
-ROW = {name: -i for i, row in enumerate(ROWS) for name in row}
+
+def drawn():
+    """The rows of docs/design.md, highest first; modules of one row may import each other where no circle arises."""
+    block = DESIGN.read_text(encoding="utf-8").partition("## Layers")[2].split("```")[1]
+    rows = re.findall(r"((?:^\S.*\n)+)(?:^    .*\n)+", block, re.MULTILINE)
+    return [row.split() for row in rows]
+
+
+ROWS = drawn()
+ROW = {name: -i for i, row in enumerate(ROWS) for name in row} | {"__main__": 0}
 MODULES = [p for p in sorted(SOURCE.rglob("*.py")) if p != SOURCE / "__init__.py"]
 
 
@@ -62,6 +49,10 @@ def imports(path):
 def ours(path):
     names = {name.split(".")[1] for name in imports(path) if name.startswith("archtuna.")}
     return {name for name in names if name in ROW and name != home(path)}
+
+
+def test_the_page_draws_every_module_once():
+    assert sorted(name for row in ROWS for name in row) == sorted({home(path) for path in MODULES} - {"__main__"})
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
