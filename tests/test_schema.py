@@ -65,7 +65,7 @@ BEYOND = (
     "no row is named", "stands below this row", "two rows are named", "takes one row, not", "takes two or more rows", "takes 2 rows",
     "stand twice", "stands twice", "has no place in an alternative", "'any' inside 'any'", "no shared choice is named", "no row is meant", "cannot take from row",
     "before it", "no such file", "YamlModule takes one row", "takes at most 1 arguments, not 2", "no 'module'", "names a file first",
-    "no block is named 'nn.Conv9d'", "nn.Conv2d needs", "no rows are named",
+    "no block is named 'nn.Conv9d'", "no block is named 'nn.Conv2D'", "nn.Conv2d needs", "no rows are named",
 )  # fmt: skip
 
 

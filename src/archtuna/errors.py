@@ -11,6 +11,7 @@
     ├── StudyError          (RuntimeError)  a study that is missing, or was made with something else
     │   └── StorageAway                     its storage stayed away for as long as it was waited for
     ├── TrialError          (RuntimeError)  what ends one trial and not the study; knows a short reason
+    │   └── MetricError                     a metric of somebody's own that fails
     ├── UnknownNameError    (KeyError)      a block or metric that is not registered (in ``registry``)
     ├── BlockImportError    (ImportError)   a module that was to be imported for its blocks and cannot be
     └── MissingExtraError   (ImportError)   an optional dependency that is not installed

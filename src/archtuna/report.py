@@ -275,7 +275,8 @@ def front_lines(study: Study, screen: Screen = ENDLESS) -> list[str]:
     columns.append(Column("checkpoint", [_checkpoint(study, trial) for trial in trials], left=True, extra=True))
     disk = study.disk()
     place = study.artifacts.folder / "checkpoints"
-    kept = f"{disk['files']} checkpoints, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
+    files = f"{disk['files']} checkpoint{'s' if disk['files'] != 1 else ''}"
+    kept = f"{files}, {disk['bytes'] / 1e6:.1f} MB in {place}: {disk['rule']}"
     note = "validation pictures chose these values; `archtuna train` reports on test pictures that the search never saw"
     legend = [
         "* knee point: nearest to the best of every objective",
