@@ -81,6 +81,11 @@ def test_without_pictures_and_classes_it_asks_for_them():
         begin("digits", Wishes(), space="mirco")
     with pytest.raises(SpecError, match="'resnet' is for 32 pixels or more, not 16"):
         begin("digits", Wishes(place="server", input_size=16), seconds=None)
+    with pytest.raises(
+        SpecError, match="3 classes were asked for, and the pictures have 10\nhint: leave --classes out"
+    ):
+        begin("digits", Wishes(), classes=3, seconds=None)
+    assert "Linear, [10]" in begin("digits", Wishes(), classes=10, seconds=None).text
 
 
 def test_two_pictures_a_class_leave_nothing_to_report_on_and_one_is_too_few(sets, tmp_path):

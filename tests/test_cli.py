@@ -574,8 +574,23 @@ def test_only_the_storages_password_is_hidden_as_only_that_comes_back(monkeypatc
 
 def test_commands_that_a_search_proposes_are_as_a_shell_takes_them(tmp_path):
     study = archtuna.driver.search(TWO, pictures(tmp_path), out=tmp_path / "it's mine", evaluator=instant, trials=1)
-    commands = [shlex.split(command) for _, command in _next_steps(study, False) if command.startswith("archtuna ")]
+    commands = [shlex.split(command) for _, command in _next_steps(study, "trials") if command.startswith("archtuna ")]
     assert {command[2] for command in commands} == {str(study.folder)}
+
+
+def test_what_a_search_proposes_next_goes_on_from_what_it_found(capsys, tmp_path):
+    study = archtuna.driver.search(TWO, pictures(tmp_path), out=tmp_path / "run", evaluator=instant, trials=2)
+    assert len(study.front()) == 2
+    steps = dict(_next_steps(study, "exhausted"))
+    assert steps["train it in full:"].endswith(" --epochs 12")
+    assert "go on searching:" not in steps
+    code, out, _ = run(capsys, *shlex.split(steps["choose another:"])[1:], "--json")
+    assert code == 0
+    assert json.loads(out)["number"] != study.knee().number
+    alone = archtuna.driver.search(TWO, pictures(tmp_path), out=tmp_path / "one", evaluator=instant, trials=1)
+    steps = dict(_next_steps(alone, "trials"))
+    assert "choose another:" not in steps
+    assert "go on searching:" in steps
 
 
 @pytest.mark.parametrize(

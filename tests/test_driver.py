@@ -28,6 +28,7 @@ from archtuna.space import SearchSpace
 from archtuna.storage import Attr
 from archtuna.study import Study
 from archtuna.training import evaluate_batches
+from data_pictures import class_folders
 from postgres import PASSWORD, Server, server  # noqa: F401
 from searches import SPACE, TWO, arguments, instant, pictures
 
@@ -59,6 +60,29 @@ def test_what_is_left_out_has_defaults(tmp_path: Path) -> None:
     assert study.spec.input_size == (32, 32)
     assert study.spec.seed == 0
     assert study.spec.reference == {"f1": (1.0, 0.0), "params": (0.0, pytest.approx(1.1 * 227))}
+
+
+def test_a_limit_that_is_given_stands_beside_the_files_or_replaces_the_one_on_its_cost(tmp_path: Path) -> None:
+    text = TWO + "limits: [params <= 500, macs <= 60k]\n"
+    given = {"evaluator": instant, "trials": 1}
+    for name, limits, wanted in (
+        ("none", None, ["params <= 500", "macs <= 60000"]),
+        ("beside", ["size_mb <= 9"], ["params <= 500", "macs <= 60000", "size_mb <= 9"]),
+        ("instead", ["params <= 400"], ["macs <= 60000", "params <= 400"]),
+    ):
+        study = search(text, pictures(tmp_path), out=tmp_path / name, limits=limits, **given)
+        assert list(study.spec.limits) == wanted
+
+
+@pytest.mark.parametrize("inside", ["", "run", "deep/er/run"])
+def test_a_run_among_the_pictures_is_refused_before_anything_is_written(tmp_path: Path, inside: str) -> None:
+    root = class_folders(tmp_path / "set", each=4)
+    before = sorted(root.rglob("*"))
+    with pytest.raises(
+        StudyError, match=r"lies among the pictures, and would be taken for a class of them\nhint: .*--out"
+    ):
+        search(TWO, root, out=root / inside, evaluator=instant, trials=1)
+    assert sorted(root.rglob("*")) == before
 
 
 def test_a_cost_counts_also_where_all_networks_have_the_same(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from archtuna.checkpoint import read_header
@@ -6,6 +8,12 @@ from archtuna.errors import DataError, StudyError
 from archtuna.final import Final, evaluate_checkpoint, evaluate_deployed, knee_checkpoint, train_in_full
 from pictures import folder
 from searches import TWO, pictures
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_trained(request):
+    if "study" in request.fixturenames:
+        shutil.rmtree(request.getfixturevalue("study").folder / "trained", ignore_errors=True)
 
 
 @pytest.mark.slow
@@ -26,7 +34,20 @@ def test_the_final_training_takes_all_training_pictures_and_reports_on_unseen_on
         "n": 12,
         "split": "test",
     }
+    assert final.earlier is None
     assert [p.name for p in final.checkpoint.parent.iterdir()] == [f"{trial.number}.safetensors"]
+
+
+@pytest.mark.slow
+def test_an_earlier_full_training_is_kept_under_another_name(study):
+    number = study.front()[-1].number
+    made = [train_in_full(study, number, epochs=epochs) for epochs in (2, 1, 1)]
+    folder = made[0].checkpoint.parent
+    assert [final.earlier for final in made] == [
+        None, folder / f"{number}.1.safetensors", folder / f"{number}.2.safetensors",
+    ]  # fmt: skip
+    epochs = [read_header(folder / f"{number}{n}.safetensors").recipe["epochs"] for n in (".1", ".2", "")]
+    assert epochs == [2, 1, 1]
 
 
 @pytest.mark.slow

@@ -67,6 +67,9 @@ def test_ranks_agree_with_the_definition_of_domination():
 def test_the_knee_is_the_point_nearest_to_the_ideal():
     assert knee(np.array([[0.0, 1.0], [0.2, 0.2], [1.0, 0.0]])) == 1
     assert knee(np.array([[3.0, 4.0]])) == 0
+    assert knee(np.array([[0.9, 10.0], [0.1, 90.0]])) == 1, (
+        "of two that are as near it is the best in the first objective"
+    )
 
 
 def test_hypervolume_is_a_share_of_the_box():

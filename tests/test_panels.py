@@ -127,8 +127,10 @@ def test_what_is_left_follows_from_the_pace():
     assert [clock(seconds) for seconds in (5, 65, 7260)] == ["0:05", "1:05", "2:01:00"]
 
 
-def test_of_two_that_are_as_near_the_knee_point_is_the_first_as_the_study_has_it():
+def test_of_two_that_are_as_near_the_knee_point_is_the_best_by_the_first_objective():
     two = objectives_of(["f1", "params"])
     small, good = Network(3, {"f1": 0.1, "params": 10.0}), Network(1, {"f1": 0.9, "params": 90.0})
-    assert [line.split()[0] for line in front_table([small, good], two, Screen())[2:]] == ["1", "3*"]
-    assert [line.split()[0] for line in front_table([good, small], two, Screen())[2:]] == ["1*", "3"]
+    for front in ([small, good], [good, small]):
+        assert [line.split()[0] for line in front_table(front, two, Screen())[2:]] == ["1*", "3"]
+    other = objectives_of(["params", "f1"])
+    assert [line.split()[0] for line in front_table([small, good], other, Screen())[2:]] == ["3*", "1"]

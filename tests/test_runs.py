@@ -41,6 +41,12 @@ def test_another_name_or_storage_for_the_same_folder(study: Study, tmp_path: Pat
         Study.create_or_open(tmp_path / "photos", make_spec(), storage=f"sqlite:///{tmp_path}/b.db")
 
 
+def test_a_runs_own_database_may_be_named_by_its_url(study: Study, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/photos/study.db"
+    assert Study.create_or_open(tmp_path / "photos", make_spec(), storage=url).name == "photos"
+    assert Study.join(url, "photos", tmp_path / "photos").name == "photos"
+
+
 def test_a_remote_storage_with_a_password_is_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A SQLite URL does for any: only its text matters here.
     url = f"sqlite:///{tmp_path}/all.db?password=hunter2"

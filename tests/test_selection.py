@@ -170,6 +170,8 @@ def test_what_cannot_be_asked_for_says_so():
     ):
         with pytest.raises(SpecError, match=message):
             chosen(**how)
+    with pytest.raises(StudyError, match="within one standard error of the best\nhint: add --within-one-se"):
+        chosen(smallest="params")
     for how in ({"best": "f1"}, {"within_one_se": True}):
         with pytest.raises(StudyError, match="the knee point is best at nothing by itself"):
             chosen(knee=True, **how)

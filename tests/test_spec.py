@@ -40,7 +40,7 @@ def test_records_that_cannot_be_read() -> None:
         ({"seed": 7}, "seed: here 0, there 7"),
         ({"input_size": (32, 32)}, "input_size: here None, there 32,32"),
         ({"training": {"epochs": 9}}, "training.epochs: here 2, there 9"),
-        ({"training": {}}, "training.epochs: here 2, there the file's"),
+        ({"training": {}}, "training.epochs: here 2, there 3"),
         (
             {"data": {**make_spec().data, "fingerprint": "e" * 16}},
             f"data.fingerprint: here {'f' * 16}, there {'e' * 16}",
@@ -50,6 +50,14 @@ def test_records_that_cannot_be_read() -> None:
 )
 def test_what_differs_is_named(change: dict[str, Any], line: str) -> None:
     assert make_spec().differences(make_spec(**change)) == [line]
+
+
+def test_what_was_given_beside_the_file_and_is_the_files_is_no_difference() -> None:
+    assert make_spec(training={"epochs": 3}).differences(make_spec(training={})) == []
+    chosen = make_spec().space["text"].replace("epochs: 3", "epochs: 3|5")
+    of_choice = {"text": chosen, "key": "k"}
+    lines = make_spec(training={}, space=of_choice).differences(make_spec(training={"epochs": 3}, space=of_choice))
+    assert lines == ["training.epochs: here the file's, there 3"]
 
 
 def test_schedules_differ_where_both_studies_have_one() -> None:

@@ -62,11 +62,13 @@ def test_who_works_on_what_and_who_is_not_heard_of(study: Study) -> None:
     assert lines[1].startswith("trials of 10 wanted: 3 complete, 3 running")
     assert "left" in lines[1]
     assert any("gpu-7:42" in line and "7/12" in line and "stale, heard of 8:20 ago, take 2" in line for line in lines)
-    assert "a stale trial goes on with the next worker that is free: archtuna worker" in lines
+    assert "a stale trial goes on with the next worker that is free: the same archtuna search again" in lines
+    shared = status_lines({**found, "storage": "postgresql://ada@db/nets"}, Screen(160))
+    assert "a stale trial goes on with the next worker that is free: archtuna worker" in shared
     assert lines[-3:] == [
         "trial  f1 (max)  params (min)",
-        "   1     0.6000           200",
-        "   0*    0.5000           100",
+        "   1*    0.6000           200",
+        "   0     0.5000           100",
     ]
     assert found["growth"] == sorted(found["growth"])
     assert len(found["growth"]) == 3

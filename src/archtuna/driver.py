@@ -111,7 +111,8 @@ def search(
         seed: of the search and of the part of the data that ``fraction`` takes.
         screen: ``synflow``, ``naswot`` or ``macs``: a new study begins with the networks of a random pool that score best
             untrained, each among those of like size; ``none`` by default.
-        limits: such as ``params <= 500k``, kept by every network that is trained.
+        limits: such as ``params <= 500k``, kept by every network that is trained; beside the file's, of which one on the same
+            cost is replaced; an empty list leaves out the file's.
         target: what networks are to be exported to, such as ``onnx`` or ``onnx-int8``; short for ``deploy``.
         deploy: values of ``DeploySettings`` instead of the file's.
         epochs: of every training; short for ``training={"epochs": …}``.
@@ -417,8 +418,7 @@ def _plan(
     size = _input_size(file, data, input_size)
     space = (file if size is None else file.with_input_size(size)).with_training(training)
     names = tuple(_first(objectives, file.settings.objectives, DEFAULT_OBJECTIVES))
-    chosen, wanted = objectives_of(names), _first(limits, file.settings.limits, ())
-    bounds = tuple(limit if isinstance(limit, Limit) else limit_of(limit) for limit in wanted)
+    chosen, bounds = objectives_of(names), _limits(file.settings.limits or (), limits)
     share = DATA["fraction"].coerce(_first(fraction, settings["fraction"]))
     deployed = deploy_of({**file.settings.deploy, **deploy})
     unknown = measured_among([*names, *(limit.name for limit in bounds)], deployed)
@@ -443,7 +443,21 @@ def _plan(
         metrics=described(chosen),
     )  # fmt: skip
     folder = Path(out).expanduser() if out is not None else Path("runs") / Path(data.source).stem
+    if folder.resolve().is_relative_to(data.source):
+        raise StudyError(
+            f"the run's folder {folder} lies among the pictures, and would be taken for a class of them",
+            hint="choose another with --out",
+        )
     return _Plan(folder, space, spec, data, split)
+
+
+def _limits(of_file: Sequence[Limit], given: Sequence[str | Limit] | None) -> tuple[Limit, ...]:
+    """Return the file's limits and those that were given, which replace the file's on the same costs; an empty list all."""
+    if not given:
+        return tuple(of_file) if given is None else ()
+    ours = [limit if isinstance(limit, Limit) else limit_of(limit) for limit in given]
+    replaced = {limit.name for limit in ours}
+    return (*(limit for limit in of_file if limit.name not in replaced), *ours)
 
 
 def _schedule(given: bool | Schedule | None, settings: Mapping[str, Any]) -> Schedule:

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ ABOUT = ("n", "split")
 """What stands beside a checkpoint's metrics."""
 
 
+FULL = 4
+"""How many times a search's epochs are proposed for training a network in full."""
+
+
 @dataclass(frozen=True)
 class Final:
     """A network that was trained in full.
@@ -32,12 +37,14 @@ class Final:
         checkpoint: the weights of the seed that was best on the validation pictures.
         val, test: metrics of that checkpoint.
         seeds: for each seed its number and both metrics; the test metrics chose nothing.
+        earlier: where the weights of an earlier full training of the network are now, or None where there was none.
     """
 
     checkpoint: Path
     val: dict[str, float]
     test: dict[str, float]
     seeds: tuple[dict[str, Any], ...]
+    earlier: Path | None = None
 
     def spread(self, split: str, metric: str) -> tuple[float, float]:
         """Return mean and sample standard deviation of a metric over the seeds (0 for one seed)."""
@@ -118,10 +125,21 @@ def train_in_full(
         paths.append(path)
     chosen = min(range(len(runs)), key=lambda i: best.sign * runs[i]["val"][best.name])
     kept = study.folder / "trained" / f"{number}.safetensors"
+    earlier = _set_aside(kept)
     os.replace(paths[chosen], kept)
     for path in paths:
         path.unlink(missing_ok=True)
-    return Final(kept, runs[chosen]["val"], runs[chosen]["test"], tuple(runs))
+    return Final(kept, runs[chosen]["val"], runs[chosen]["test"], tuple(runs), earlier)
+
+
+def _set_aside(path: Path) -> Path | None:
+    """Give a file that is there another name, so that hours of training are not lost to a short one, and return that."""
+    if not path.exists():
+        return None
+    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in count(1))
+    other = next(name for name in names if not name.exists())
+    os.replace(path, other)
+    return other
 
 
 def evaluate_deployed(

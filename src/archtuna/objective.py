@@ -225,12 +225,14 @@ def nondominated(points: np.ndarray) -> np.ndarray:
 def knee(points: np.ndarray) -> int:
     """Return the index of the point nearest to the ideal, each objective scaled to 0..1 over the points.
 
+    Of points that are as near, as the two of a front of two are, it is the one that is best in the first objective.
+
     Args:
         points: a front, points × objectives, smaller is better, at least one point.
     """
     span = np.ptp(points, axis=0)
     scaled = (points - points.min(axis=0)) / np.where(span > 0, span, 1.0)
-    return int(np.argmin(np.linalg.norm(scaled, axis=1)))
+    return int(np.lexsort((points[:, 0], np.linalg.norm(scaled, axis=1).round(9)))[0])
 
 
 def hypervolume(

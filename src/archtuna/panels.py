@@ -113,7 +113,7 @@ def front_table(
     """Return a front as a table, best by the first objective first, and at most so many rows that are spread over it.
 
     Args:
-        networks: in the study's order.
+        networks: in any order.
         objectives: of the study.
         screen: to write for.
         rows: how many may be shown, or None for the usual number.
@@ -122,7 +122,6 @@ def front_table(
     if not networks:
         return ["front: nothing yet"]
     first, most = objectives[0], MANY_ROWS if screen.width >= WIDE else ROWS
-    # As given, and not as shown: of two that are as near, the first in the study's own order is the knee point everywhere.
     chosen = networks[knee(oriented([[one.values[o.name] for o in objectives] for one in networks], objectives))]
     networks = sorted(networks, key=lambda one: (first.sign * one.values[first.name], one.number))
     best = networks.index(chosen)

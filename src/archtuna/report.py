@@ -310,7 +310,7 @@ def reading_lines(reading: Mapping[str, Any] | None) -> list[str]:
 def sensitivity_lines(architecture: Architecture, found: Sequence[Sensitivity]) -> list[str]:
     """Return as a table what each layer of a network loses when it alone is quantised, worst first."""
     units = [row for _, row in architecture.units()]
-    header = ("layer", "block", "noise (dB)", "accuracy", "f1")
+    header = ("layer", "block", "SQNR (dB)", "accuracy", "f1")
     rows = [
         (
             one.layer,

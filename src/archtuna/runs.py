@@ -11,7 +11,7 @@ from typing import Any
 
 from archtuna.errors import StudyError
 from archtuna.files import write_atomically
-from archtuna.storage import MASK, default_url, explain, has_password, redact
+from archtuna.storage import DATABASE, MASK, default_url, explain, has_password, redact
 
 FORMAT = 1
 
@@ -139,6 +139,7 @@ def check_record(record: Mapping[str, Any] | None, folder: Path, name: str, url:
     """Refuse a folder that belongs to a study elsewhere."""
     if record is None:
         return
+    own = own or (url is not None and _file_of(url) == (folder / DATABASE).absolute())
     here = "its own database" if own else redact(_absolute(url)) if url else "an Optuna storage object"
     stored = record["storage"]
     there = (_there(stored, folder) or stored) if stored else "its own database"

@@ -195,6 +195,10 @@ def pick(
         raise StudyError(
             "the knee point is best at nothing by itself", hint="leave out one of knee, best, within_one_se"
         )
+    if smallest is not None and not within_one_se:
+        raise StudyError(
+            "what makes a network small counts within one standard error of the best", hint="add --within-one-se"
+        )
     names = _names(options)
     for bound in bounds:
         _check_name(bound.name, names, "max" if bound.sign == "<=" else "min")

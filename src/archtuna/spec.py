@@ -6,12 +6,13 @@ import difflib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from archtuna import checkpoint
 from archtuna.errors import StudyError
 from archtuna.objective import Limit, Objective, limit_of, objective_of
+from archtuna.recipe import PARAMETERS
 from archtuna.schedule import Schedule
 from archtuna.settings import DeploySettings, deploy_of
 
@@ -111,12 +112,18 @@ class Spec:
                 lines.append(f"{name}: here {_word(mine)}, there {_word(theirs)}")
         return lines
 
+    def _of_file(self, name: str) -> Any:
+        """Return a training value as the search file has it; where that is a choice, only that it is the file's."""
+        slot = space_of(replace(self, training={})).training.get(name)
+        return PARAMETERS[name].default if slot is None else "the file's" if slot.choice else slot.value
+
     def _compared(self, other: Spec) -> Iterator[tuple[str, Any, Any]]:
         # The source may lie elsewhere on another machine, and the reference follows from the rest.
         for name in ("fingerprint", "split", "fit"):
             yield f"data.{name}", self.data.get(name), other.data.get(name)
         for name in sorted({*self.training, *other.training}):
-            yield f"training.{name}", self.training.get(name, "the file's"), other.training.get(name, "the file's")
+            mine, theirs = (one.training[name] if name in one.training else one._of_file(name) for one in (self, other))
+            yield f"training.{name}", mine, theirs
         for name, mine in asdict(self.deployment).items():
             yield f"deploy.{name}", mine, getattr(other.deployment, name)
         for name in ("objectives", "limits", "fraction", "input_size", "seed"):

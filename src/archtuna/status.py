@@ -113,7 +113,7 @@ def status_lines(found: Mapping[str, Any], screen: Screen = USUAL) -> list[str]:
         above += [f"hypervolume {found['hypervolume']:.4f}"]
     for line in measuring_lines(found["measuring"]):
         above += paragraph(line, screen)
-    above += ["", *_worker_lines(found["workers"], found["objectives"], screen), ""]
+    above += ["", *_worker_lines(found["workers"], found["objectives"], screen, found["storage"] is not None), ""]
     networks = [Network(one["number"], one["values"], one["costs"], one["seconds"]) for one in found["networks"]]
     objectives = objectives_of(found["objectives"])
     return fitted(above, [], lambda rows: front_table(networks, objectives, screen, rows, found["folder"]), screen)
@@ -127,12 +127,14 @@ def summary_line(found: Mapping[str, Any]) -> str:
 def _pieces(found: Mapping[str, Any]) -> list[str]:
     counts = [f"{count} {state}" for state, count in found["trials"].items() if count] or ["no trials yet"]
     wanted = f" of {found['wanted']} wanted" if found["wanted"] else ""
-    pace = [f"{found['rate']:.3g} trials an hour"] if found["rate"] else []
+    pace = [f"{found['rate']:{'.3g' if found['rate'] < 100 else ',.0f'}} trials an hour"] if found["rate"] else []
     pace += [f"about {clock(found['left'])} left"] if found["left"] else []
     return [f"trials{wanted}: {counts[0]}", *counts[1:], *pace]
 
 
-def _worker_lines(workers: Iterable[Mapping[str, Any]], objectives: Iterable[str], screen: Screen) -> list[str]:
+def _worker_lines(
+    workers: Iterable[Mapping[str, Any]], objectives: Iterable[str], screen: Screen, shared: bool
+) -> list[str]:
     every = list(workers)
     if not every:
         return ["no trial is with a worker"]
@@ -149,7 +151,8 @@ def _worker_lines(workers: Iterable[Mapping[str, Any]], objectives: Iterable[str
     lines = worker_lines(rows, chosen, screen)
     lines += [f"and {len(every) - len(rows)} more workers"] if len(every) > len(rows) else []
     if any(one["stale"] for one in every):
-        lines += paragraph("a stale trial goes on with the next worker that is free: archtuna worker", screen)
+        how = "archtuna worker" if shared else "the same archtuna search again"
+        lines += paragraph(f"a stale trial goes on with the next worker that is free: {how}", screen)
     return lines
 
 

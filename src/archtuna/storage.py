@@ -347,7 +347,7 @@ def scrub(text: str, url: str | None) -> str:
 
 def _hint(url: str) -> str:
     if url.startswith("sqlite"):
-        return "choose a folder that can be written, with --out"
+        return "its folder has to be one that can be written, also to look at it: copy the run, or choose another with --out"
     return "check host, port, user and database; a password may stand in ~/.pgpass or in the variable " + ENVIRONMENT
 
 

@@ -86,7 +86,7 @@ def begin(
 
     Raises:
         UnknownNameError: no ready space has that name.
-        SpecError: neither says how many classes there are, or the size is below what the space is for.
+        SpecError: neither says how many classes there are, or both and not the same; the size is below what the space is for.
         DataError: the data cannot be opened, or a class has too few pictures to learn from and to choose by.
     """
     if data is None:
@@ -98,7 +98,10 @@ def begin(
     split, without_test = _split(pictures)
     chosen = Proposal(space, AS_ASKED) if space else space_for(wishes.place, found)
     ready = None if chosen.value is None else named(chosen.value)
-    draft = _Draft(data, found, ready, classes or len(pictures.classes))
+    there = len(pictures.classes)
+    if classes not in (None, there):
+        raise SpecError(f"{classes} classes were asked for, and the pictures have {there}", hint="leave --classes out")
+    draft = _Draft(data, found, ready, there)
     advice = {"space": chosen, **draft.advise(wishes, without_test)}
     if seconds is None:
         return Beginning(draft.text(advice), chosen.value, found, advice)

@@ -39,9 +39,13 @@ def _run_train(arguments: argparse.Namespace) -> None:
             on_progress=None if arguments.quiet or arguments.json else say,
         )
     if arguments.json:
-        print_json({"checkpoint": str(final.checkpoint), "val": final.val, "test": final.test, "seeds": final.seeds})
+        earlier = None if final.earlier is None else str(final.earlier)
+        told = {"val": final.val, "test": final.test, "seeds": final.seeds, "earlier": earlier}
+        print_json({"checkpoint": str(final.checkpoint), **told})
         return
     print(final.checkpoint)
+    if final.earlier is not None:
+        print(f"an earlier training of it is now {final.earlier}")
     for split in ("val", "test"):
         print(f"{split}: " + ", ".join(f"{name} {value:.4f}" for name, value in getattr(final, split).items()))
     if len(final.seeds) > 1:

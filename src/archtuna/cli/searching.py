@@ -50,7 +50,7 @@ def search(verbs: Any) -> None:
         action="append",
         default=[],
         metavar='"params<=500k"',
-        help="bound on a cost that every trained network keeps; repeatable",
+        help="bound on a cost that every trained network keeps, beside the file's; repeatable",
     )
     parser.add_argument(
         "--target", metavar="onnx",
@@ -152,7 +152,7 @@ def _run_search(arguments: argparse.Namespace) -> int:
             on_event=show.take,
             loggers=arguments.log,
         )
-    return _ended(study, show, arguments, lambda: _ending(study, show.reason == "interrupted"))
+    return _ended(study, show, arguments, lambda: _ending(study, show.reason))
 
 
 def _schedule(arguments: argparse.Namespace) -> Any:
@@ -181,28 +181,31 @@ def _ended(study: Any, show: _Shown, arguments: argparse.Namespace, lines: Calla
     return 130 if show.reason == "interrupted" else 0
 
 
-def _ending(study: Any, interrupted: bool) -> list[str]:
+def _ending(study: Any, reason: str) -> list[str]:
     from archtuna import report
     from archtuna.terminal import screen_of
 
     screen = screen_of(sys.stdout)
-    return [*report.front_lines(study, screen), "", *_advice(_next_steps(study, interrupted), screen.width)]
+    return [*report.front_lines(study, screen), "", *_advice(_next_steps(study, reason), screen.width)]
 
 
-def _next_steps(study: Any, interrupted: bool) -> Iterator[tuple[str, str]]:
+def _next_steps(study: Any, reason: str) -> Iterator[tuple[str, str]]:
     """Yield what can be done after a search, and the command that does it."""
-    if interrupted:
+    from archtuna.final import FULL
+
+    if reason == "interrupted":
         yield "it was interrupted; go on:", "the same command again"
     if study.front():
         knee, run = study.knee(), shlex.quote(str(study.folder))
         yield "look at the knee point:", f"archtuna show {run} {knee.number}"
-        yield "train it in full:", f"archtuna train {run} {knee.number}"
+        yield "train it in full:", f"archtuna train {run} {knee.number} --epochs {FULL * int(knee.recipe['epochs'])}"
         if knee.checkpoint:
             yield "export it as it is:", f"archtuna export {shlex.quote(str(knee.checkpoint))} model.onnx"
-        yield "choose another:", f"archtuna pick {run} --max {_bound_of(study)}"
+        if (other := _other_than(study, knee)) is not None:
+            yield "choose another:", f"archtuna pick {run} {other}"
         if not any(trial.again for trial in study.front()):
             yield "see what is chance:", f"archtuna repeat {run} --seeds 3"
-    if not interrupted:
+    if reason not in ("interrupted", "exhausted"):
         yield "go on searching:", "the same command again, with more --trials or --time"
 
 
@@ -215,10 +218,14 @@ def _advice(steps: Iterable[tuple[str, str]], width: int) -> list[str]:
     return [line for what, command in steps for line in (what, f"  {command}")]
 
 
-def _bound_of(study: Any) -> str:
-    """Return a bound that the front's knee point keeps, for an example."""
+def _other_than(study: Any, knee: Any) -> str | None:
+    """Return how another network of the front than its knee point is chosen: the best, or one that is cheaper."""
+    quality = next(o.name for o in study.objectives if o.kind == "quality")
+    if study.pick(best=quality).trial.number != knee.number:
+        return f"--best {quality}"
     cost = next((o.name for o in study.objectives if o.kind == "cost"), "params")
-    return f"{cost}={_rounded_up(study.knee().costs.get(cost, 0))}"
+    cheaper = [trial.costs[cost] for trial in study.front() if trial.costs[cost] < knee.costs[cost]]
+    return f"--max {cost}={_rounded_up(max(cheaper))}" if cheaper else None
 
 
 def _rounded_up(value: float) -> str:

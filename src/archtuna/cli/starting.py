@@ -135,11 +135,12 @@ def _told(begun: Beginning) -> list[str]:
     from archtuna.beginning.outlook import lines_of
 
     assert begun.inventory is not None
-    lines = [*inventory.lines_of(begun.inventory), ""]
+    lines, shown = [*inventory.lines_of(begun.inventory), ""], dict[str, str]()
     for name, proposal in begun.advice.items():
         value = proposal.value if not isinstance(proposal.value, tuple) else ", ".join(proposal.value)
-        shown = value if value is not None else "made to fit"
-        lines.append(f"{name:14} {shown!s:24} {proposal.reason}".rstrip())
+        shown[name] = str(value if value is not None else "made to fit")
+    room = max(map(len, shown.values()), default=0)
+    lines += [f"{name:14} {text:{room}}  {begun.advice[name].reason}".rstrip() for name, text in shown.items()]
     if begun.outlook is not None and begun.pace is not None:
         advice = begun.advice
         seconds = seconds_of_trial(advice["time"].value)

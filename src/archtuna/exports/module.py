@@ -30,9 +30,9 @@ OWN_NAMES = ("Model", "load", "preprocess", "CLASSES", "HEIGHT", "WIDTH", "MEAN"
 _HEAD = '''\
 """{title}
 
-Plain PyTorch. The weights lie beside this file, under its name with {suffix}.
+Plain PyTorch. The weights lie beside this file, under its name with {suffix}. As model.py it is used so:
 
-    from model import load
+    from model import {names}
 
     model = load()                  # torch.nn.Module in evaluation mode
     logits = model(images)          # images: float32 (N, {channels}, {height}, {width}), normalised
@@ -170,6 +170,7 @@ def _head(model: Any, prepared: bool) -> str:
     return _HEAD.format(
         title=f"An image classifier of {len(classes)} classes." if classes else "An image classifier.",
         suffix=WEIGHTS, channels=architecture.input_channels, height=height, width=width,
+        names="CLASSES, load, preprocess" if prepared else "load",
         usage=_FROM_PICTURES if prepared else "", shell=" picture.jpg …" if prepared else "",
     )  # fmt: skip
 

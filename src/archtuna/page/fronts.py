@@ -98,6 +98,10 @@ def _pair(facts: Facts, axes: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str,
     return (costs or others or [y])[0], y
 
 
+LABELS = "abs(datum.value) < 1000 ? format(datum.value, '~g') : format(datum.value, '~s')"
+"""How the numbers of an axis are written: 0.35, 12, 300k; an SI prefix alone would make 350m of the first."""
+
+
 def encoded(axis: Mapping[str, Any]) -> Spec:
     """Return the encoding of an axis; the page makes the same of another one."""
     return {
@@ -105,7 +109,7 @@ def encoded(axis: Mapping[str, Any]) -> Spec:
         "type": "quantitative",
         "title": axis["title"],
         "scale": {"type": "log", "nice": True} if axis["scale"] == "log" else {"zero": False, "nice": True},
-        "axis": {"format": "~s", "tickCount": 6},
+        "axis": {"labelExpr": LABELS, "tickCount": 6},
     }
 
 

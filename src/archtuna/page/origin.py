@@ -9,6 +9,7 @@ import numpy as np
 
 from archtuna import document
 from archtuna.errors import ArchtunaError
+from archtuna.final import FULL
 from archtuna.settings import TARGETS
 from archtuna.storage import Attr
 
@@ -83,10 +84,11 @@ def commands_of(study: Study) -> dict[str, str]:
     }
     words += [f"{flag} {value}" for flag, value in given.items() if value is not None]
     words += ["--no-stopping"] if spec.schedule.off else []
+    longer = next((f" --epochs {FULL * int(trial.recipe['epochs'])}" for trial in study.front() if trial.recipe), "")
     commands = {
         "search": " ".join(words),
         "show": f"archtuna show {run} NUMBER",
-        "train": f"archtuna train {run} NUMBER --seeds 3",
+        "train": f"archtuna train {run} NUMBER{longer} --seeds 3",
         "export": "archtuna export CHECKPOINT model.onnx",
         "predict": "archtuna predict CHECKPOINT new/*.jpg",
         "repeat": f"archtuna repeat {run} --seeds 3",

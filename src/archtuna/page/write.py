@@ -17,6 +17,7 @@ from archtuna.page.charts import charts
 from archtuna.page.drawing import axes_of
 from archtuna.page.facts import facts_of
 from archtuna.page.finite import finite
+from archtuna.page.fronts import LABELS
 from archtuna.storage import DATABASE
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def shown(facts: Mapping[str, Any]) -> dict[str, Any]:
         else {name: trial[name] for name in ("number", "state", "reason") if name in trial}
         for trial in facts["trials"]
     ]
-    return {**facts, "trials": trials, "axes": axes_of(facts)}
+    return {**facts, "trials": trials, "axes": axes_of(facts), "labels": LABELS}
 
 
 def _embedded(value: Any) -> str:

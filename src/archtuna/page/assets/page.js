@@ -106,7 +106,10 @@ function knee(options) {
     const all = options.map((t) => better(name) * value(t, name));
     return [name, Math.min(...all), Math.max(...all) - Math.min(...all) || 1];
   });
-  return least(options, (t) => Math.hypot(...ranges.map(([name, low, span]) => (better(name) * value(t, name) - low) / span)));
+  const away = (t) => Math.hypot(...ranges.map(([name, low, span]) => (better(name) * value(t, name) - low) / span));
+  const first = objectives[0].name;
+  const nearest = Math.min(...options.map(away));
+  return least(options.filter((t) => away(t) < nearest + 1e-9), (t) => better(first) * value(t, first));
 }
 
 function pick() {
@@ -238,7 +241,7 @@ function axisOf(name) {
   const axis = facts.axes.find((one) => one.name === name);
   return {
     field: axis.field, title: axis.title, type: "quantitative",
-    scale: axis.scale === "log" ? { type: "log", nice: true } : { zero: false, nice: true }, axis: { format: "~s", tickCount: 6 },
+    scale: axis.scale === "log" ? { type: "log", nice: true } : { zero: false, nice: true }, axis: { labelExpr: facts.labels, tickCount: 6 },
   };
 }
 
