@@ -33,15 +33,19 @@ class Arena(Interpreter):
             value = self._written_over(node, value)
         if name == "pad" and all("conv" in str(user.target) for user in node.users):
             # The convolution takes the map without zeros around it.
-            self.bare[place(value)] = self.env[node.args[0]]
+            self.bare[place(value)] = node, self.env[node.args[0]]
         self.env[node] = value
         here = {place(x): x.untyped_storage().nbytes() for one in self.env.values() for x in self.counted(one)}
         self.peak = max(self.peak, sum(here.values()))
         return value
 
     def counted(self, value):
-        bare = [self.bare.get(place(x), x) for x in tensors(value)]
-        return [x for x in bare if place(x) not in self.weights]
+        return [x for x in map(self._without_zeros, tensors(value)) if place(x) not in self.weights]
+
+    def _without_zeros(self, x):
+        padded, bare = self.bare.get(place(x), (None, x))
+        # Where that is gone, another tensor may lie in its place.
+        return bare if padded in self.env else x
 
     def _written_over(self, node, value):
         kept = [self.env[n] for n in self.env if n not in self.user_to_last_uses.get(node, ())]
