@@ -29,7 +29,7 @@ import numpy as np
 
 from archtuna.architecture import Architecture
 from archtuna.artifacts import Artifacts, Training, run_name
-from archtuna.errors import StudyError, nearest
+from archtuna.errors import SpecError, StudyError, nearest
 from archtuna.files import Place, listing, place_of
 from archtuna.growth import Growth
 from archtuna.leases import worker_of
@@ -388,8 +388,16 @@ class Study:
     # what was asked for
 
     def space(self) -> SearchSpace:
-        """Return the search space, with the training values and the input size that were given beside the file."""
-        return space_of(self.spec)
+        """Return the search space, with the training values and the input size that were given beside the file.
+
+        Raises:
+            SpecError: a block of somebody's own is not imported here.
+        """
+        try:
+            return space_of(self.spec)
+        except SpecError as error:
+            error.file = error.file or str(self.folder / "search.yaml")  # As used: the lines are its lines.
+            raise
 
     def data(self, source: Any = None) -> Data:
         """Open the study's pictures, at ``source`` where they lie elsewhere than at the study's creation.

@@ -135,17 +135,23 @@ def _told(begun: Beginning) -> list[str]:
     from archtuna.beginning.outlook import lines_of
 
     assert begun.inventory is not None
-    lines, shown = [*inventory.lines_of(begun.inventory), ""], dict[str, str]()
+    shown: dict[str, str] = {}
     for name, proposal in begun.advice.items():
         value = proposal.value if not isinstance(proposal.value, tuple) else ", ".join(proposal.value)
         shown[name] = str(value if value is not None else "made to fit")
     room = max(map(len, shown.values()), default=0)
-    lines += [f"{name:14} {text:{room}}  {begun.advice[name].reason}".rstrip() for name, text in shown.items()]
+    proposed = [f"{name:14} {text:{room}}  {begun.advice[name].reason}".rstrip() for name, text in shown.items()]
+    estimated: list[str] = []
     if begun.outlook is not None and begun.pace is not None:
         advice = begun.advice
         seconds = seconds_of_trial(advice["time"].value)
-        lines += ["", *lines_of(begun.outlook, begun.pace, advice["workers"].value, seconds)]
-    return [part for line in [*lines, *begun.notes] for part in textwrap.wrap(line, 118) or [""]]
+        estimated = ["", *lines_of(begun.outlook, begun.pace, advice["workers"].value, seconds)]
+    wrapped = [part for line in proposed for part in textwrap.wrap(line, 118, subsequent_indent=" " * (room + 17))]
+    above, below = (
+        [part for line in lines for part in textwrap.wrap(line, 118) or [""]]
+        for lines in ([*inventory.lines_of(begun.inventory), ""], [*estimated, *begun.notes])
+    )
+    return [*above, *wrapped, *below]
 
 
 def _init_study(arguments: argparse.Namespace) -> None:
