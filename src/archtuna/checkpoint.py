@@ -373,7 +373,7 @@ def _fill(path: Place, model: nn.Module, header: Header, tensors: Mapping[str, A
         )
     try:
         preprocess = Preprocess.from_dict(header.preprocess)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path}: is damaged: its preprocessing cannot be read ({error})", hint=DAMAGED
         ) from error

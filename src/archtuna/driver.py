@@ -10,7 +10,7 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from archtuna.sampler import make_sampler
 from archtuna.schedule import Schedule, schedule_of
 from archtuna.settings import DATA, DEFAULT_OBJECTIVES, DEPLOY, deploy_of, seconds_of, target_of
 from archtuna.siblings import register_folder
-from archtuna.space import Candidate, SearchSpace
+from archtuna.space import SearchSpace
 from archtuna.spec import Spec, measured_among, reference_of, versions
 from archtuna.storage import Attr, clock_of, default_url, named_url, storage_errors_named, url_of
 from archtuna.study import Study
@@ -515,11 +515,10 @@ def _largest(space: SearchSpace) -> Mapping[str, float]:
 
     draws = random.Random(0)
     found = dict(costs_of(space.largest().architecture))
-    looked_at = LOOKED_AT if space.choices else 0
-    makes: list[Callable[[], Candidate]] = [space.default, *[lambda: space.random(draws)] * looked_at]
-    for make in makes:
+    for n in range(1 + LOOKED_AT):
         with contextlib.suppress(ArchtunaError):  # Rows that do not fit each other are refused later, too.
-            for name, cost in costs_of(make().architecture).items():
+            candidate = space.random(draws) if n else space.default()
+            for name, cost in costs_of(candidate.architecture).items():
                 found[name] = max(cost, found.get(name, cost))
     return found
 

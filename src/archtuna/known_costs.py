@@ -365,12 +365,14 @@ class _View:
         elif trial.state == TrialState.PRUNED and curve:
             self.stopped.append(candidate)
             self.cut.append(curve)
-        elif trial.state == TrialState.COMPLETE and trial.values is not None and not np.isfinite(trial.values).all():
-            self.failed.append(candidate)  # Optuna takes an infinite value, from which nothing can be learnt but that.
         elif trial.state == TrialState.COMPLETE and trial.values is not None:
+            values = np.array(trial.values, dtype=float) * self.signs
+            if not np.isfinite(values).all():
+                self.failed.append(candidate)  # Optuna takes an infinite value, from which nothing else can be learnt.
+                return
             self.curves.append(curve)
             self.candidates.append(candidate)
-            self.done.append(np.array(trial.values, dtype=float) * self.signs)
+            self.done.append(values)
 
     def add_failed(self, candidate: Candidate) -> None:
         self.taken.add(candidate.point.key)
